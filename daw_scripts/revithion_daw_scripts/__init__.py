@@ -1,0 +1,1 @@
+"""revithion-stems: scripts that run inside a DAW. Nothing is public yet; see the README beside this package."""

@@ -1,0 +1,17 @@
+"""``revithion-stems completion``: prints the script that teaches a shell our commands."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+
+@click.command(epilog="Example:\n\n\b\n  revithion-stems completion bash > ~/.local/share/bash-completion/completions/revithion-stems")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion_command(shell: str) -> None:
+    """Print the completion script for SHELL; the shell's own folder for completions is where it belongs."""
+    from revithion_stems.cli.main import cli
+
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None  # click ships all three that Choice admits
+    click.echo(completion_class(cli, {}, "revithion-stems", "_REVITHION_STEMS_COMPLETE").source())

@@ -1,0 +1,83 @@
+"""The root command: sub-commands are imported when they are used, so that ``--help`` stays fast."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from revithion_stems.cli.console import EXIT_UNEXPECTED, report_error
+from revithion_stems.errors import RevithionError
+from revithion_stems.version import __version__
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    # name: (module:attribute, help line) — the help line stands here so that listing commands imports none of them.
+    "separate": ("revithion_stems.cli.separate:separate_command", "Separate songs into stems that sum back exactly."),
+    "plan": ("revithion_stems.cli.plan:plan_command", "Show what separate would do, without doing it."),
+    "models": ("revithion_stems.cli.models:models_group", "List, pull, verify and move model weights."),
+    "compare": ("revithion_stems.cli.compare:compare_command", "Measure SDR, SI-SDR, null depth and lag."),
+    "doctor": ("revithion_stems.cli.doctor:doctor_command", "Say what works on this machine and how to fix the rest."),
+    "completion": ("revithion_stems.cli.completion:completion_command", "Print the shell completion script."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a sub-command on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All command names in the order of ``COMMANDS``."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports and returns one command, or None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module_name, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module_name), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "REVITHION"},
+    epilog="Examples:\n\n\b\n  revithion-stems separate song.mp3\n  revithion-stems separate song.wav --two-stems vocals\n"
+    "  revithion-stems models pull htdemucs\n  revithion-stems compare song.mp3 song/*.wav",
+)
+@click.version_option(__version__, prog_name="revithion-stems")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Separate music into stems that sum back to the original exactly."""
+    from revithion_stems.config import load_defaults
+
+    ctx.default_map = load_defaults()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``revithion-stems``: runs a command and exits with its status."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    json_mode = "--json" in args
+    try:
+        result: Any = cli.main(args=args, standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as exc:
+        if json_mode:
+            report_error(exc, json_mode=True)
+        else:
+            exc.show()
+        sys.exit(exc.exit_code)
+    except RevithionError as exc:
+        report_error(exc, json_mode=json_mode)
+        sys.exit(exc.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(EXIT_UNEXPECTED)
+    sys.exit(result if isinstance(result, int) else 0)

@@ -1,0 +1,94 @@
+"""The exception tree: every error that leaves this package names what was wrong and what to do next."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class RevithionError(Exception):
+    """Base of every error raised by revithion-stems.
+
+    Args:
+        message: What went wrong, with the offending value and the allowed range, in one sentence.
+        hint: The next step for the user, in one sentence.
+        code: A stable dotted identifier for scripts, such as ``input.truncated``; each class has a default.
+
+    Attributes:
+        exit_code: The process exit status that the command line uses for this class of error.
+    """
+
+    default_code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code or self.default_code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments do not survive the default pickling, and errors cross process boundaries.
+        return (_rebuild, (type(self), self.message, self.hint, self.code))
+
+    def as_dict(self) -> dict[str, str]:
+        """The error as plain data for JSON: ``code``, ``message`` and ``hint``."""
+        return {"code": self.code, "message": self.message, "hint": self.hint}
+
+
+def _rebuild(cls: type[RevithionError], message: str, hint: str, code: str) -> RevithionError:
+    return cls(message, hint=hint, code=code)
+
+
+class RequestError(RevithionError):
+    """A parameter is out of range, unknown, or contradicts another one."""
+
+    default_code = "request.invalid"
+    exit_code = 2
+
+
+class InputError(RevithionError):
+    """The source audio can't be used: missing, empty, truncated, not audio, NaN, too many channels."""
+
+    default_code = "input.unreadable"
+    exit_code = 3
+
+
+class ModelError(RevithionError):
+    """A model is unknown, its weights are missing, or their bytes are not what the catalog promises."""
+
+    default_code = "model.unavailable"
+    exit_code = 4
+
+
+class DownloadError(ModelError):
+    """No source of a weights file delivered it: unreachable, 404, stalled, wrong size or wrong hash."""
+
+    default_code = "model.download_failed"
+
+
+class OutputError(RevithionError):
+    """Stems can't be written: read-only folder, full disk, a template that leaves the output folder."""
+
+    default_code = "output.unwritable"
+    exit_code = 5
+
+
+class EngineError(RevithionError):
+    """An inference engine or device is not available, ran out of memory, or failed inside."""
+
+    default_code = "engine.failed"
+    exit_code = 6
+
+
+class ConfigError(RevithionError):
+    """The configuration file or an environment variable holds something unusable."""
+
+    default_code = "config.invalid"
+    exit_code = 2
+
+
+class Cancelled(RevithionError):
+    """The work was stopped on request; nothing half-written is left."""
+
+    default_code = "job.cancelled"
+    exit_code = 130

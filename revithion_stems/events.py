@@ -1,0 +1,148 @@
+"""What happens while the product works, as data: one union of events, each with a job id and a monotonic ``seq``."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from revithion_stems.errors import Cancelled
+from revithion_stems.jobs import JobState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobChanged:
+    """A job entered a state. ``error`` is set with ``FAILED`` (code, message, hint)."""
+
+    job_id: str
+    seq: int
+    state: JobState
+    source: str
+    error: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobProgress:
+    """Work done so far: ``done`` of ``total`` network runs; ``remaining_s`` is None until a rate is known."""
+
+    job_id: str
+    seq: int
+    done: int
+    total: int
+    elapsed_s: float
+    remaining_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StemReady:
+    """A stem's file is complete under its final name. ``frames`` at ``sample_rate``."""
+
+    job_id: str
+    seq: int
+    stem: str
+    path: str
+    frames: int
+    sample_rate: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSummary:
+    """The figures of a finished separation; levels in dB, times in seconds."""
+
+    job_id: str
+    seq: int
+    model: str
+    engine: str
+    device: str
+    licence: str
+    duration_s: float
+    elapsed_s: float
+    null_db: float | None
+    gain_db: float
+    residual: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """One line for people: which model was chosen and why, a source that failed, a gain that was needed."""
+
+    job_id: str
+    seq: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadProgress:
+    """Bytes of a weights file so far; ``total_bytes`` is None where the source does not say."""
+
+    job_id: str
+    seq: int
+    file: str
+    source: str
+    done_bytes: int
+    total_bytes: int | None
+
+
+JobEvent: TypeAlias = JobChanged | JobProgress | StemReady | JobSummary | Notice | DownloadProgress
+EventCallback: TypeAlias = Callable[[JobEvent], None]
+
+
+class EventStream:
+    """Numbers events and hands them to one callback, in order, from any thread.
+
+    Args:
+        job_id: Put on every event.
+        callback: Called on the emitting thread, one call at a time; None throws the events away.
+    """
+
+    def __init__(self, job_id: str, callback: EventCallback | None = None) -> None:
+        self.job_id = job_id
+        self._callback = callback
+        self._lock = threading.Lock()
+        self._seq = 0
+
+    def emit(self, kind: type[JobEvent], **fields: Any) -> None:
+        """Builds an event of ``kind`` with the next ``seq`` and delivers it."""
+        with self._lock:
+            event = kind(job_id=self.job_id, seq=self._seq, **fields)
+            self._seq += 1
+            if self._callback is not None:
+                self._callback(event)
+
+    def notice(self, code: str, message: str) -> None:
+        """Shorthand for a :class:`Notice`."""
+        self.emit(Notice, code=code, message=message)
+
+
+def event_as_dict(event: JobEvent) -> dict[str, Any]:
+    """An event as JSON-ready data, with its class name under ``type``; enums become their values."""
+    data = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
+    state = data.get("state")
+    if isinstance(state, JobState):
+        data["state"] = state.value
+    return {"type": type(event).__name__, **data}
+
+
+class CancelToken:
+    """A flag that one thread raises and another one looks at between segments. Any thread."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def cancel(self) -> None:
+        """Asks the work to stop at its next check; calling it again changes nothing."""
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether :meth:`cancel` was called."""
+        return self._event.is_set()
+
+    def raise_if_cancelled(self) -> None:
+        """Raises :class:`~revithion_stems.errors.Cancelled` once the token is cancelled."""
+        if self.cancelled:
+            raise Cancelled("cancelled on request", hint="Run the same command again to start over.")
