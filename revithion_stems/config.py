@@ -57,6 +57,6 @@ def load_defaults() -> dict[str, Any]:
         if not isinstance(table, dict):
             raise ConfigError(
                 f"{path}: {name!r} is not a table of settings",
-                hint="Put settings under the command they belong to, such as [separate] with model = \"htdemucs\".",
+                hint='Put settings under the command they belong to, such as [separate] with model = "htdemucs".',
             )
     return data

@@ -5,8 +5,15 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+_EXAMPLES = """Examples:
 
-@click.command(epilog="Example:\n\n\b\n  revithion-stems completion bash > ~/.local/share/bash-completion/completions/revithion-stems")
+\b
+  revithion-stems completion bash > ~/.local/share/bash-completion/completions/revithion-stems
+  revithion-stems completion fish > ~/.config/fish/completions/revithion-stems.fish
+"""
+
+
+@click.command(epilog=_EXAMPLES)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion_command(shell: str) -> None:
     """Print the completion script for SHELL; the shell's own folder for completions is where it belongs."""

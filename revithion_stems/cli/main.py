@@ -24,6 +24,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+_EXAMPLES = """Examples:
+
+\b
+  revithion-stems separate song.mp3
+  revithion-stems separate song.wav --two-stems vocals
+  revithion-stems models pull htdemucs
+  revithion-stems compare song.mp3 song/*.wav
+"""
+
+
 class LazyGroup(click.Group):
     """A click group that imports a sub-command on first use."""
 
@@ -48,8 +58,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "REVITHION"},
-    epilog="Examples:\n\n\b\n  revithion-stems separate song.mp3\n  revithion-stems separate song.wav --two-stems vocals\n"
-    "  revithion-stems models pull htdemucs\n  revithion-stems compare song.mp3 song/*.wav",
+    epilog=_EXAMPLES,
 )
 @click.version_option(__version__, prog_name="revithion-stems")
 @click.pass_context

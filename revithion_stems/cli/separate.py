@@ -1,0 +1,150 @@
+"""``revithion-stems separate``: files in, stems out, with progress and a clean way to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from revithion_stems.cli.console import json_option, print_json, printable, report_error
+from revithion_stems.cli.request_options import build_requests, request_options
+
+if TYPE_CHECKING:
+    from revithion_stems.api import SeparationReport
+    from revithion_stems.events import CancelToken, JobEvent
+    from revithion_stems.requests import SeparationRequest
+
+T = TypeVar("T")
+
+_EXAMPLES = """Examples:
+
+\b
+  revithion-stems separate song.mp3
+      song/drums.wav, bass.wav, other.wav, vocals.wav: they sum to song.mp3
+  revithion-stems separate song.wav --two-stems vocals -f flac
+      song/vocals.flac and song/no_vocals.flac
+  revithion-stems separate *.wav -o stems --template "{stem}/{track}.{ext}"
+  revithion-stems separate song.wav --stems drums -m htdemucs_ft
+      runs one of its four networks
+  revithion-stems separate song.mp3 --json | jq -r 'select(.type=="StemReady").path'
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@request_options
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@json_option
+def separate_command(dry_run: bool, quiet: bool, json_mode: bool, **options: Any) -> int:
+    """Separate SOURCES into stems of the same rate, length and channels that sum back to them exactly."""
+    if dry_run:
+        from revithion_stems.cli.plan import show_plans
+
+        return show_plans(options, json_mode=json_mode)
+
+    from revithion_stems.api import ModelCache, separate_to_files
+    from revithion_stems.cli.progress import open_display
+    from revithion_stems.errors import RevithionError
+    from revithion_stems.events import CancelToken, event_as_dict
+    from revithion_stems.planning import record_run_s
+    from revithion_stems.weights import ModelStore
+
+    requests, output = build_requests(options)
+    store = ModelStore(offline=True) if options["offline"] else ModelStore()
+    models, cancel, status = ModelCache(), CancelToken(), 0
+    with open_display(requests, quiet=quiet or json_mode) as display:
+        for request in requests:
+
+            def on_event(event: JobEvent) -> None:
+                if json_mode:
+                    print_json(event_as_dict(event))
+                display.show(event)
+
+            try:
+                report = run_cancellable(
+                    lambda request=request, on_event=on_event: separate_to_files(
+                        request, output, on_event=on_event, cancel=cancel, store=store, models=models
+                    ),
+                    cancel,
+                    on_interrupt=display.cancelling,
+                )
+            except RevithionError as exc:
+                status = status or exc.exit_code
+                display.pause(lambda exc=exc: report_error(exc, json_mode=json_mode))
+                if cancel.cancelled:
+                    return status
+                continue
+            record_run_s(report.model, report.engine, report.device, request.threads, report.run_s)
+            if not (quiet or json_mode):
+                display.pause(lambda report=report, request=request: _print_report(report, request))
+    return status
+
+
+def run_cancellable(work: Callable[[], T], cancel: CancelToken, on_interrupt: Callable[[], None]) -> T:
+    """Runs ``work`` on a thread of its own, so that Ctrl-C and SIGTERM are heard while a network runs.
+
+    Args:
+        work: Looks at ``cancel`` between network runs and raises when it is set.
+        cancel: Set by the first signal.
+        on_interrupt: Called on the main thread after that.
+
+    Returns:
+        What ``work`` returns; its exception is raised here.
+    """
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as exc:  # noqa: BLE001 — handed over to the thread that waits
+            failure.append(exc)
+
+    thread = threading.Thread(target=target, name="separation")
+    with _sigterm_interrupts():
+        thread.start()
+        while thread.is_alive():
+            try:
+                thread.join(0.1)
+            except KeyboardInterrupt:
+                if not cancel.cancelled:
+                    cancel.cancel()
+                    on_interrupt()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Generator[None]:
+    """SIGTERM acts like Ctrl-C inside. Only the main thread can set that; elsewhere nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _print_report(report: SeparationReport, request: SeparationRequest) -> None:
+    from revithion_stems.units import format_db, format_duration
+
+    click.echo(printable(f"{request.source_name} → {report.stems[0].path.parent}"))
+    for stem in report.stems:
+        click.echo(f"  {printable(str(stem.path))}")
+    facts = [
+        f"{report.model} ({report.engine}, {report.device})",
+        f"{format_duration(report.duration_s)} of audio in {format_duration(report.elapsed_s)}",
+    ]
+    if report.null_db is not None:
+        exact = report.null_db == float("-inf")
+        facts.append("sum equals the source exactly" if exact else f"null {format_db(report.null_db)}")
+    click.echo(f"  {' · '.join(facts)}\n  weights: {report.licence}")
+    sys.stdout.flush()
