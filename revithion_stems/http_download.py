@@ -69,14 +69,12 @@ def fetch_url(url: str, job: FetchJob, *, headers: dict[str, str] | None = None)
     if not is_allowed_url(url):
         raise SourceError(f"{_without_query(url)} is neither https nor on this machine")
     limits = job.limits
-    timeout = httpx.Timeout(limits.stall_s, connect=limits.connect_s)
-    fixed = {"User-Agent": f"revithion-stems/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
     try:
         client = httpx.Client(
-            timeout=timeout,
+            timeout=httpx.Timeout(limits.stall_s, connect=limits.connect_s),
             follow_redirects=True,
             max_redirects=MAX_REDIRECTS,
-            headers={"User-Agent": fixed.pop("User-Agent")},
+            headers={"User-Agent": f"revithion-stems/{__version__}", "Accept-Encoding": "identity"},
             event_hooks={"request": [_refuse_plain_http]},
         )
     except (ValueError, OSError, httpx.HTTPError) as exc:  # a proxy variable or a certificate file that is no good
@@ -86,7 +84,7 @@ def fetch_url(url: str, job: FetchJob, *, headers: dict[str, str] | None = None)
         for attempt in range(MAX_ATTEMPTS):
             job.cancel.raise_if_cancelled()
             try:
-                return _attempt(client, url, fixed, job)
+                return _attempt(client, url, headers or {}, job)
             except _RetryError as exc:
                 reached = _size(job.part)
                 fruitless = 0 if reached > best else fruitless + 1

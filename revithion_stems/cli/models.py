@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.cli.console import json_option, print_json, printable
+from revithion_stems.cli.interrupts import run_cancellable
 from revithion_stems.errors import ModelError
 from revithion_stems.events import CancelToken, EventStream
 from revithion_stems.units import format_bytes
@@ -105,7 +105,12 @@ def pull_command(names: tuple[str, ...], force: bool, pack: Path | None, offline
     cancel = CancelToken()
     with pull_reporter(json_mode=json_mode) as callback:
         for spec in specs:
-            _pull_interruptibly(store, spec, EventStream(f"pull-{spec.name}", callback), cancel, force)
+            events = EventStream(f"pull-{spec.name}", callback)
+            run_cancellable(
+                lambda spec=spec, events=events: store.pull(spec, events=events, cancel=cancel, force=force),
+                cancel,
+                on_interrupt=lambda events=events: events.notice("model.cancelling", "cancelling the download"),
+            )
     for spec in specs:
         written = store.write_pack(spec, pack) if pack is not None and spec.networks else None
         if json_mode:
@@ -114,35 +119,6 @@ def pull_command(names: tuple[str, ...], force: bool, pack: Path | None, offline
         else:
             note = "needs no weights" if not spec.networks else f"ready in {store.root}"
             click.echo(f"{spec.name}: {note}" + (f", packed in {pack}" if written else ""))
-
-
-def _pull_interruptibly(
-    store: ModelStore, spec: ModelSpec, events: EventStream, cancel: CancelToken, force: bool
-) -> None:
-    """Pulls on another thread, so that Ctrl-C raises the token instead of cutting through a write."""
-    failure: list[BaseException] = []
-    over = threading.Event()
-
-    def work() -> None:
-        try:
-            store.pull(spec, events=events, cancel=cancel, force=force)
-        except BaseException as exc:
-            failure.append(exc)  # raised again below, on the main thread
-        finally:
-            over.set()
-
-    threading.Thread(target=work, name=f"pull-{spec.name}").start()
-    # An event and not Thread.join: CPython 3.11 takes a thread whose join was interrupted for finished. In steps,
-    # because on Windows a wait without a limit would not see Ctrl-C.
-    try:
-        while not over.wait(0.1):
-            pass
-    except KeyboardInterrupt:
-        cancel.cancel()
-        over.wait()
-        raise
-    if failure:
-        raise failure[0]
 
 
 @models_group.command("verify", context_settings=HELP, epilog=_examples("verify htdemucs", "verify --json"))

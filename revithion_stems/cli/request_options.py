@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path)),
-    click.option("-o", "--output", "folder", type=click.Path(path_type=Path), default=Path(), help="Folder for stems."),
+    click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), help="Folder for stems."),
     click.option("--template", default="{track}/{stem}.{ext}", show_default=True, help="Names below the folder."),
     click.option("-m", "--model", default="auto", show_default=True, help="Model; see `models list`."),
     click.option("--stems", help="Only these stems, comma-separated; only what they need is computed."),
@@ -38,13 +38,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "-f",
         "--format",
-        "container",
         type=click.Choice(["wav", "flac", "mp3", "ogg"]),
         default="wav",
         show_default=True,
     ),
     click.option("-b", "--bit-depth", type=click.Choice(["16", "24", "32f"]), help="WAV: 32f, 24, 16; FLAC: 24, 16."),
-    click.option("--segment", "segment_s", type=float, help="Seconds per network run; less needs less memory."),
+    click.option("--segment", type=float, help="Seconds per network run; less needs less memory."),
     click.option("--overlap", type=float, default=0.25, show_default=True, help="Fraction of a segment, not seconds."),
     click.option("--shifts", type=int, default=0, show_default=True, help="Random time shifts to average over."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of the shifts."),
@@ -77,12 +76,13 @@ def build_requests(options: dict[str, Any]) -> tuple[list[SeparationRequest], Ou
 
     depth = options["bit_depth"]
     output = OutputOptions(
-        folder=options["folder"],
+        folder=options["output"],
         template=options["template"],
         format=OutputFormat(
-            container=Container(options["container"]),
+            container=Container(options["format"]),
             bit_depth=BitDepth(depth) if depth else None,
         ),
+        keep=tuple(options["sources"]),
     )
     stems = tuple(name.strip() for name in (options["stems"] or "").split(",") if name.strip())
     requests = [
@@ -93,7 +93,7 @@ def build_requests(options: dict[str, Any]) -> tuple[list[SeparationRequest], Ou
             two_stems=options["two_stems"],
             other_method=OtherMethod(options["other_method"]),
             residual=ResidualPolicy(options["residual"]),
-            segment_s=options["segment_s"],
+            segment_s=options["segment"],
             overlap=options["overlap"],
             shifts=options["shifts"],
             seed=options["seed"],

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-import threading
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from revithion_stems.cli.console import json_option, print_json, printable, report_error
+from revithion_stems.cli.interrupts import run_cancellable
 from revithion_stems.cli.request_options import build_requests, request_options
 
 if TYPE_CHECKING:
     from revithion_stems.api import SeparationReport
-    from revithion_stems.events import CancelToken, JobEvent
+    from revithion_stems.events import JobEvent
     from revithion_stems.requests import SeparationRequest
-
-T = TypeVar("T")
 
 _EXAMPLES = """Examples:
 
@@ -49,7 +44,7 @@ def separate_command(dry_run: bool, quiet: bool, json_mode: bool, **options: Any
 
     from revithion_stems.api import ModelCache, separate_to_files
     from revithion_stems.cli.progress import open_display
-    from revithion_stems.errors import RevithionError
+    from revithion_stems.errors import Cancelled, RevithionError
     from revithion_stems.events import CancelToken, event_as_dict
     from revithion_stems.planning import record_run_s
     from revithion_stems.weights import ModelStore
@@ -77,60 +72,12 @@ def separate_command(dry_run: bool, quiet: bool, json_mode: bool, **options: Any
                 status = status or exc.exit_code
                 display.pause(lambda exc=exc: report_error(exc, json_mode=json_mode))
                 if cancel.cancelled:
-                    return status
+                    return Cancelled.exit_code
                 continue
             record_run_s(report.model, report.engine, report.device, request.threads, report.run_s)
             if not (quiet or json_mode):
                 display.pause(lambda report=report, request=request: _print_report(report, request))
     return status
-
-
-def run_cancellable(work: Callable[[], T], cancel: CancelToken, on_interrupt: Callable[[], None]) -> T:
-    """Runs ``work`` on a thread of its own, so that Ctrl-C and SIGTERM are heard while a network runs.
-
-    Args:
-        work: Looks at ``cancel`` between network runs and raises when it is set.
-        cancel: Set by the first signal.
-        on_interrupt: Called on the main thread after that.
-
-    Returns:
-        What ``work`` returns; its exception is raised here.
-    """
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            outcome.append(work())
-        except BaseException as exc:  # noqa: BLE001 — handed over to the thread that waits
-            failure.append(exc)
-
-    thread = threading.Thread(target=target, name="separation")
-    with _sigterm_interrupts():
-        thread.start()
-        while thread.is_alive():
-            try:
-                thread.join(0.1)
-            except KeyboardInterrupt:
-                if not cancel.cancelled:
-                    cancel.cancel()
-                    on_interrupt()
-    if failure:
-        raise failure[0]
-    return outcome[0]
-
-
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Generator[None]:
-    """SIGTERM acts like Ctrl-C inside. Only the main thread can set that; elsewhere nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _print_report(report: SeparationReport, request: SeparationRequest) -> None:

