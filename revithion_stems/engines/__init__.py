@@ -133,6 +133,11 @@ ENGINES: dict[Architecture, tuple[EngineEntry, ...]] = {
 """Architecture → the engines that run it, on a CPU the fastest first. The only place where classes are chosen."""
 
 
+DEMUCS_FAMILY = frozenset({Architecture.HTDEMUCS, Architecture.HDEMUCS})
+"""Architectures that get what ``demucs.apply`` gives them: a mix of mean 0 and deviation 1, and a short last segment in
+the middle of its frame. The others want the level as it is, and silence only after the end."""
+
+
 def choose_engine(
     spec: ModelSpec, *, engine: str, device: str, present: Sequence[frozenset[WeightsFormat]]
 ) -> tuple[EngineEntry, str]:

@@ -166,7 +166,7 @@ def state_from_onnx(path: Path, expected: dict[str, torch.Tensor]) -> dict[str, 
         Tensors for exactly the names of ``expected``.
 
     Raises:
-        ModelError: A parameter is missing, left over, or has another shape.
+        ValueError: A parameter is missing or has another size.
     """
     graph = onnx.load(path).graph
     values = {tensor.name: tensor for tensor in graph.initializer}
@@ -188,11 +188,7 @@ def state_from_onnx(path: Path, expected: dict[str, torch.Tensor]) -> dict[str, 
         found[key] = value
     wrong = {name for name in expected if name not in found or found[name].size != expected[name].numel()}
     if wrong:
-        raise ModelError(
-            f"{path.name}: {len(wrong)} of {len(expected)} parameters are missing or misshapen, first {min(wrong)}",
-            hint="Use the exported HTDemucs graph that the catalog names.",
-            code="model.shape",
-        )
+        raise ValueError(f"{len(wrong)} of {len(expected)} parameters are missing or misshapen, first {min(wrong)}")
     return {
         name: torch.from_numpy(np.array(found[name], dtype=np.float32).reshape(tuple(tensor.shape)))
         for name, tensor in expected.items()

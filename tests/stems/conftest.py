@@ -1,0 +1,49 @@
+"""What several test modules need: real weights where they are wanted, real music where it is present."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from revithion_stems.events import CancelToken, EventStream
+from revithion_stems.weights import ModelStore, Presence
+
+
+def _weights(name: str) -> ModelStore:
+    store = ModelStore()
+    spec = store.catalog[name]
+    if store.presence(spec) is not Presence.PRESENT:
+        store.pull(spec, events=EventStream("tests"), cancel=CancelToken())
+    return store
+
+
+@pytest.fixture(scope="session")
+def htdemucs_store() -> ModelStore:
+    """The user's model folder, with htdemucs in it (pulled if it was not)."""
+    return _weights("htdemucs")
+
+
+@pytest.fixture(scope="session")
+def spleeter_store() -> ModelStore:
+    """The user's model folder, with spleeter_2stems in it (pulled if it was not)."""
+    return _weights("spleeter_2stems")
+
+
+@pytest.fixture(scope="session")
+def music_folder() -> Path:
+    """Real multitracks for development; not part of the repository."""
+    folder = Path(os.environ.get("REVITHION_TEST_MUSIC", Path(__file__).parents[3] / "shared" / "music"))
+    if not (folder / "dev").is_dir():
+        pytest.skip(f"no real music in {folder} (REVITHION_TEST_MUSIC names another folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def falcon69(music_folder: Path) -> dict[str, np.ndarray]:
+    """Stems ``[2, frames]`` at 44.1 kHz of the song that ``stempeg`` carries, 6 s."""
+    from revithion_stems.audio_files import read_audio
+
+    return {path.stem: read_audio(path).samples for path in sorted((music_folder / "dev" / "falcon69").iterdir())}
