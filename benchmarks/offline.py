@@ -100,10 +100,11 @@ def main() -> None:
         times, memory = [r[0] for r in rows], [r[1] for r in rows]
         ratios = [base[0] / own[0] for base, own in zip(figures[sides[0]], rows, strict=True)]
         report[side] = {"seconds": times, "peak_mib": memory, f"speed_over_{sides[0]}": ratios}
+        base = statistics.median(row[1] for row in figures[sides[0]])
         print(
-            f"{side:<11} median {statistics.median(times):7.2f} s ({min(times):.2f}–{max(times):.2f}), peak "
-            f"{statistics.median(memory):5.0f} MiB; speed over {sides[0]}: median {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f}–{max(ratios):.2f}), memory {statistics.median(memory) / statistics.median([r[1] for r in figures[sides[0]]]):.2f}"
+            f"{side:<11} median {statistics.median(times):7.2f} s ({min(times):.2f}–{max(times):.2f}), "
+            f"peak {statistics.median(memory):5.0f} MiB; against {sides[0]}: speed {statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f}–{max(ratios):.2f}), memory {statistics.median(memory) / base:.2f}"
         )
     if options.json:
         options.json.write_text(json.dumps(report, indent=1), encoding="utf-8")

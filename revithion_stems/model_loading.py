@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.engines import ENGINES, EngineEntry, EngineOptions, choose_engine, load_separators
-from revithion_stems.errors import EngineError, ModelError
+from revithion_stems.errors import EngineError, ModelError, RequestError
 from revithion_stems.events import CancelToken, EventStream
 from revithion_stems.requests import SeparationRequest, StemPlan
 from revithion_stems.separator import LoadedModel
@@ -31,7 +31,8 @@ def choose_model(
         may_pull: False only looks (for a plan): a missing model is then chosen as if it could be had.
 
     Raises:
-        ModelError: An explicit model is unknown or can't be had; with ``auto``, no model has the wanted stems.
+        ModelError: The model is unknown or can't be had.
+        RequestError: With ``auto``, no model has the wanted stems.
     """
     if request.model != AUTO:
         spec = store.catalog[request.model]
@@ -39,7 +40,15 @@ def choose_model(
             _pull(spec, store, events, cancel)
         return spec
     failures: list[str] = []
-    for spec in auto_candidates(request, store):
+    candidates = auto_candidates(request, store)
+    if not candidates:
+        known = dict.fromkeys(stem for name in AUTO_ORDER for stem in store.catalog[name].stems)
+        raise RequestError(
+            f"no model separates {', '.join(request.wanted_stems)} (known stems: {', '.join(known)})",
+            hint="Correct the names; `revithion-stems models list` shows which model has which.",
+            code="request.stems",
+        )
+    for spec in candidates:
         if store.presence(spec) is Presence.PRESENT:
             events.notice("model.auto", f"model {spec.name}: {_reason('the best that is here', spec, failures)}")
             return spec
@@ -81,14 +90,20 @@ def wanted_networks(spec: ModelSpec, plan: StemPlan) -> tuple[int, ...]:
 def find_engine(
     request: SeparationRequest, spec: ModelSpec, networks: Sequence[int], store: ModelStore
 ) -> tuple[EngineEntry, str]:
-    """Engine and device for a request, by the weights that are on this machine.
+    """Engine and device for a request, by the weights that are here, or by all that can be pulled where some are not.
 
     Raises:
-        RequestError: The engine or device does not fit the model.
+        RequestError: The engine, device or precision does not fit the model.
         EngineError: The device is missing, or no weights that the engine reads are here.
     """
-    present = [frozenset(f.format for f in spec.networks[i].files if is_present(store.root, f)) for i in networks]
-    return choose_engine(spec, engine=request.engine, device=request.device, present=present)
+    complete = store.presence(spec) is Presence.PRESENT
+    formats = [
+        frozenset(f.format for f in spec.networks[i].files if not complete or is_present(store.root, f))
+        for i in networks
+    ]
+    return choose_engine(
+        spec, engine=request.engine, device=request.device, precision=request.precision, present=formats
+    )
 
 
 def load_model(request: SeparationRequest, spec: ModelSpec, plan: StemPlan, store: ModelStore) -> LoadedModel:
@@ -124,9 +139,11 @@ def load_model(request: SeparationRequest, spec: ModelSpec, plan: StemPlan, stor
 
 
 def _pull(spec: ModelSpec, store: ModelStore, events: EventStream, cancel: CancelToken) -> None:
-    events.notice(
-        "model.pulling", f"pulling {spec.name}; its weights: {spec.licence.weights} (models info {spec.name})"
-    )
+    if not store.offline:
+        events.notice(
+            "model.pulling",
+            f"pulling {spec.name}; terms of its weights: {spec.licence.weights} (see models info {spec.name})",
+        )
     store.pull(spec, events=events, cancel=cancel)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,10 @@ def pull_lock(root: Path, name: str, cancel: CancelToken) -> Generator[None, Non
         lock.release()
 
 
+_FULL_REVISION = re.compile(r"@[0-9a-f]{40}(?=#)")
+"""Noise in a line for people; the catalog has it."""
+
+
 def pull_file(
     files: Sequence[WeightsFile],
     root: Path,
@@ -79,7 +84,7 @@ def pull_file(
             try:
                 digest = _pull_from(text, file, part, events, cancel, limits)
             except SourceError as exc:
-                failures.append(f"{text}: {exc.message}")
+                failures.append(f"{_FULL_REVISION.sub('', text)}: {exc.message}")
                 events.notice("model.source_failed", f"{file.name}: {failures[-1]}")
                 continue
             except (RevithionError, OSError, KeyboardInterrupt):

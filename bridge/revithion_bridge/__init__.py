@@ -1,1 +1,1 @@
-"""revithion-stems: daemon, wire protocol and DAW adapters. Nothing is public yet; see the README beside this package."""
+"""revithion-stems: daemon, wire protocol, DAW adapters. Nothing is public yet; see the README beside this package."""

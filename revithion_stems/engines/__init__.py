@@ -58,6 +58,7 @@ class EngineEntry:
         base_mib: Peak memory of the process without the network, measured on Linux.
         run_mib: What one run of a full segment adds, measured on a CPU.
         weights_factor: Copies of the weights that are in memory at the peak.
+        precisions: What ``--precision`` may be.
         joins_networks: Whether one separator runs all networks of the model.
     """
 
@@ -68,6 +69,7 @@ class EngineEntry:
     base_mib: int
     run_mib: int
     weights_factor: float = 1.0
+    precisions: tuple[str, ...] = ("fp32",)
     joins_networks: bool = False
 
 
@@ -88,6 +90,7 @@ ENGINES: dict[Architecture, tuple[EngineEntry, ...]] = {
         EngineEntry(
             name="torch",
             factory="revithion_stems.engines.demucs_torch:load",
+            precisions=("fp32", "bf16"),
             formats=_TORCH_FORMATS | {WeightsFormat.ONNX},
             devices=_GPU,
             base_mib=450,
@@ -99,6 +102,7 @@ ENGINES: dict[Architecture, tuple[EngineEntry, ...]] = {
         EngineEntry(
             name="torch",
             factory="revithion_stems.engines.demucs_torch:load",
+            precisions=("fp32", "bf16"),
             formats=_TORCH_FORMATS,
             devices=_GPU,
             base_mib=450,
@@ -139,7 +143,7 @@ the middle of its frame. The others want the level as it is, and silence only af
 
 
 def choose_engine(
-    spec: ModelSpec, *, engine: str, device: str, present: Sequence[frozenset[WeightsFormat]]
+    spec: ModelSpec, *, engine: str, device: str, precision: str, present: Sequence[frozenset[WeightsFormat]]
 ) -> tuple[EngineEntry, str]:
     """Picks engine and device for a model.
 
@@ -147,13 +151,14 @@ def choose_engine(
         spec: The model.
         engine: ``auto`` or an engine's name.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``fp32`` or ``bf16``.
         present: Per wanted network, the formats that are on this machine.
 
     Returns:
         The entry and the resolved device.
 
     Raises:
-        RequestError: The engine does not run this architecture, or not on that device.
+        RequestError: The engine does not run this architecture, or not on that device or in that precision.
         EngineError: The device is not there, or no weights that the engine reads are present.
     """
     entries = [entry for entry in ENGINES[spec.architecture] if engine in ("auto", entry.name)]
@@ -163,6 +168,13 @@ def choose_engine(
             f"engine {engine!r} does not run {spec.name} (it runs on: {names})",
             hint="Use --engine auto, or another model.",
             code="request.engine",
+        )
+    entries = [entry for entry in entries if precision in entry.precisions]
+    if not entries:
+        raise RequestError(
+            f"{spec.name} with engine {engine!r} does not compute in {precision}",
+            hint="Use --engine auto, or leave --precision out.",
+            code="request.precision",
         )
     wanted = _available_device() if device == "auto" else device
     if device not in ("auto", "cpu") and not _torch_device_works(device):

@@ -20,7 +20,6 @@ from revithion_stems.audio import Float32
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.engines import EngineOptions, Separator, WeightsPath
 from revithion_stems.engines import demucs_spectrogram as spectrogram
-from revithion_stems.errors import RequestError
 
 _MEDIAN_SPAN = 17
 _BASS_HZ, _BASS_WIDTH_HZ = 200.0, 60.0
@@ -31,12 +30,6 @@ _TINY = np.float32(1e-12)
 
 def load(spec: ModelSpec, paths: Sequence[WeightsPath], options: EngineOptions) -> list[Separator]:
     """The one separator; see :data:`revithion_stems.engines.Factory`."""
-    if options.precision != "fp32":
-        raise RequestError(
-            f"{spec.name} computes in fp32 only, precision {options.precision!r} was asked for",
-            hint="Leave --precision out.",
-            code="request.precision",
-        )
     return [DspSeparator(spec)]
 
 

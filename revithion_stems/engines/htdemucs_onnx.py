@@ -12,19 +12,13 @@ import onnxruntime
 from revithion_stems.audio import Float32
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.engines import EngineOptions, Separator, WeightsPath, demucs_spectrogram
-from revithion_stems.errors import EngineError, ModelError, RequestError
+from revithion_stems.errors import EngineError, ModelError
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def load(spec: ModelSpec, paths: Sequence[WeightsPath], options: EngineOptions) -> list[Separator]:
     """A separator per file; see :data:`revithion_stems.engines.Factory`."""
-    if options.precision != "fp32":
-        raise RequestError(
-            f"precision {options.precision!r} needs the torch engine; this one computes in fp32",
-            hint="Add --engine torch, or leave --precision out.",
-            code="request.precision",
-        )
     return [HTDemucsOnnx(spec, path, options) for _, path in paths]
 
 

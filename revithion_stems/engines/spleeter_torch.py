@@ -20,7 +20,7 @@ from torch.nn import functional
 from revithion_stems.audio import Float32
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.engines import EngineOptions, Separator, WeightsPath
-from revithion_stems.errors import EngineError, ModelError, RequestError
+from revithion_stems.errors import EngineError, ModelError
 
 _N_FFT = 4096
 _HOP = 1024
@@ -32,12 +32,6 @@ _EPSILON = 1e-10
 
 def load(spec: ModelSpec, paths: Sequence[WeightsPath], options: EngineOptions) -> list[Separator]:
     """One separator for all U-nets; see :data:`revithion_stems.engines.Factory`."""
-    if options.precision != "fp32":
-        raise RequestError(
-            f"{spec.name} runs in fp32 only, precision {options.precision!r} was asked for",
-            hint="Leave --precision out.",
-            code="request.precision",
-        )
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     return [SpleeterTorch([_load_unet(spec, path) for _, path in paths], options.device)]

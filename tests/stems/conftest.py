@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from revithion_stems.errors import DownloadError
 from revithion_stems.events import CancelToken, EventStream
 from revithion_stems.weights import ModelStore, Presence
 
@@ -15,8 +16,13 @@ from revithion_stems.weights import ModelStore, Presence
 def _weights(name: str) -> ModelStore:
     store = ModelStore()
     spec = store.catalog[name]
-    if store.presence(spec) is not Presence.PRESENT:
-        store.pull(spec, events=EventStream("tests"), cancel=CancelToken())
+    try:
+        if store.presence(spec) is not Presence.PRESENT:
+            store.pull(spec, events=EventStream("tests"), cancel=CancelToken())
+    except DownloadError as exc:
+        if os.environ.get("REVITHION_REQUIRE_WEIGHTS"):
+            raise
+        pytest.skip(f"real weights can't be had here: {exc.message}")
     return store
 
 

@@ -115,19 +115,32 @@ def test_every_architecture_has_an_engine_and_every_row_can_run() -> None:
 )
 def test_the_engine_follows_the_weights_that_are_here(present: set[WeightsFormat], engine: str, expected: str) -> None:
     spec = load_catalog()["htdemucs"]
-    entry, device = choose_engine(spec, engine=engine, device="cpu", present=[frozenset(present)])
+    entry, device = choose_engine(spec, engine=engine, device="cpu", precision="fp32", present=[frozenset(present)])
     assert (entry.name, device) == (expected, "cpu")
 
 
 def test_an_engine_that_does_not_fit_is_refused() -> None:
     catalog = load_catalog()
+    half = {"engine": "onnx", "device": "cpu", "precision": "bf16"}
+    with pytest.raises(RequestError, match="does not compute in bf16"):
+        choose_engine(catalog["htdemucs"], **half, present=[frozenset(WeightsFormat)])
+    entry, _ = choose_engine(catalog["htdemucs"], **{**half, "engine": "auto"}, present=[frozenset(WeightsFormat)])
+    assert entry.name == "torch"
     with pytest.raises(RequestError, match="does not run spleeter_2stems"):
-        choose_engine(catalog["spleeter_2stems"], engine="onnx", device="cpu", present=[])
+        choose_engine(catalog["spleeter_2stems"], engine="onnx", device="cpu", precision="fp32", present=[])
     with pytest.raises(EngineError, match="no weights"):
-        choose_engine(catalog["htdemucs"], engine="onnx", device="cpu", present=[frozenset({WeightsFormat.TORCH})])
+        choose_engine(
+            catalog["htdemucs"],
+            engine="onnx",
+            device="cpu",
+            precision="fp32",
+            present=[frozenset({WeightsFormat.TORCH})],
+        )
     if not torch.cuda.is_available():
         with pytest.raises(EngineError, match="'cuda' is not available"):
-            choose_engine(catalog["htdemucs"], engine="auto", device="cuda", present=[frozenset(WeightsFormat)])
+            choose_engine(
+                catalog["htdemucs"], engine="auto", device="cuda", precision="fp32", present=[frozenset(WeightsFormat)]
+            )
 
 
 # --- weights in all their forms -----------------------------------------------------------------------------------
