@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from revithion_stems.audio import AudioBuffer, Float32
-from revithion_stems.audio_files import AudioReader, ScanResult, scan
+from revithion_stems.audio import AudioBuffer, Float32, check_peak
+from revithion_stems.audio_files import BLOCK_FRAMES, AudioReader, ScanResult, scan
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.errors import Cancelled, EngineError, InputError, OutputError, RevithionError
 from revithion_stems.events import (
@@ -46,18 +46,20 @@ class OutputOptions:
         folder: All files stay inside it.
         template: Path below it; fields ``{track} {stem} {model} {ext} {source_ext}``.
         format: Container and bit depth.
+        keep: Files that must not be overwritten, besides the source itself: the other sources of the same run.
     """
 
     folder: Path = field(default_factory=Path)
     template: str = DEFAULT_TEMPLATE
     format: OutputFormat = field(default_factory=OutputFormat)
+    keep: tuple[Path, ...] = ()
 
     def paths(self, source: Path, names: Iterable[str], model: str) -> dict[str, Path]:
         """Stem → final path for one source.
 
         Raises:
             RequestError: The template has an unknown field or leaves the folder.
-            OutputError: Two stems, or a stem and the source, would be the same file.
+            OutputError: Two stems, or a stem and a source, would be the same file.
         """
         result: dict[str, Path] = {}
         for name in names:
@@ -69,9 +71,9 @@ class OutputOptions:
                 "source_ext": source.suffix.lstrip("."),
             }
             path = jailed(self.folder, render_template(self.template, fields))
-            if path in result.values() or (path.exists() and source.exists() and path.samefile(source)):
+            if path in result.values() or any(_same_file(path, other) for other in (source, *self.keep)):
                 raise OutputError(
-                    f"{path} would be written twice, or over the source",
+                    f"{path} would be written twice, or over a source",
                     hint="Use a --template with {stem} in it, or another folder with -o.",
                     code="output.collision",
                 )
@@ -308,8 +310,19 @@ def _run(
         )
         runner.end(error)
         raise error from exc
+    except BaseException as exc:
+        # A bug, or Ctrl-C where nobody caught it: it goes on as it is, but whoever follows the job sees it end.
+        with contextlib.suppress(Exception):
+            runner.end(_unexpected(exc))
+        raise
     finally:
         sink.abort()
+
+
+def _unexpected(error: BaseException) -> RevithionError:
+    if isinstance(error, KeyboardInterrupt):
+        return Cancelled("interrupted", hint="Run the same command again to start over.")
+    return RevithionError(f"{type(error).__name__}: {error}", hint="Report this.", code="error.unexpected")
 
 
 class _Runner:
@@ -336,14 +349,23 @@ class _Runner:
             plan = plan_stems(request, spec)
             self._sink.open(spec, plan, channels, sample_rate)
             found = scan(_read(reader), channels=channels, sample_rate=sample_rate, cancel=cancel)
+            self._check_source(reader, found)
             key = (spec, plan.model_stems, request.engine, request.device, request.threads, request.precision)
             model = models.get(key, lambda: load_model(request, spec, plan, store))
             self._enter(JobState.SEPARATING)
-            meter = NullMeter()
+            meter, frames = NullMeter(), 0
             for block in self._separate(reader, model, plan, found, channels, sample_rate):
                 self._sink.write(block, plan)
                 total = block.stems.sum(axis=0)
                 meter.add(total + block.residual if plan.with_residual else total, block.source)
+                frames += block.source.shape[1]
+            if frames != found.frames:
+                raise InputError(
+                    f"{request.source_name} changed while it was read: {found.frames} frames, then {frames}",
+                    hint="Wait until the program that writes it has finished.",
+                    code="input.changed",
+                )
+            self._total = self._done  # the number of runs was right but for rounding at the end
             self._progress()
             run_s = (time.monotonic() - self._first_run) / max(1, self._done)
         self._enter(JobState.WRITING)
@@ -376,6 +398,12 @@ class _Runner:
             return source, source.channels, source.sample_rate
         reader = stack.enter_context(AudioReader(source))
         return reader, reader.info.channels, reader.info.sample_rate
+
+    def _check_source(self, reader: AudioReader | AudioBuffer, found: ScanResult) -> None:
+        check_peak(found.peak, origin=self._request.source_name)
+        shortfall = reader.shortfall(found.frames) if isinstance(reader, AudioReader) else None
+        if shortfall is not None:
+            self._events.notice("input.short", shortfall)
 
     def _separate(
         self,
@@ -458,4 +486,11 @@ class _Runner:
 
 
 def _read(reader: AudioReader | AudioBuffer) -> Iterable[Float32]:
-    return reader.blocks() if isinstance(reader, AudioReader) else (reader.samples,)
+    if isinstance(reader, AudioReader):
+        return reader.blocks()
+    # The same blocks as from a file: sums over blocks then round alike, and stems are the same bytes.
+    return (reader.samples[:, at : at + BLOCK_FRAMES] for at in range(0, reader.frames, BLOCK_FRAMES))
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)

@@ -15,6 +15,8 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 MAX_CHANNELS = 8
 MIN_SAMPLE_RATE = 4_000
 MAX_SAMPLE_RATE = 768_000
+MAX_PEAK = 1e12
+"""Largest magnitude that can be separated: power spectra of much larger values leave float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -102,6 +104,16 @@ def check_finite(samples: Float32, *, start_frame: int, origin: str) -> None:
             f"{origin}: sample at frame {frame} is not a finite number (NaN or infinity)",
             hint="Export the audio again; a plug-in or a converter wrote invalid samples.",
             code="input.not_finite",
+        )
+
+
+def check_peak(peak: float, *, origin: str) -> None:
+    """Raises :class:`InputError` if a source's largest magnitude is beyond :data:`MAX_PEAK`."""
+    if peak > MAX_PEAK:
+        raise InputError(
+            f"{origin}: its largest sample is {peak:.3g}, allowed are up to {MAX_PEAK:g} (full scale is 1)",
+            hint="These are hardly samples: export the audio again, or correct the format in the file's header.",
+            code="input.peak",
         )
 
 

@@ -18,7 +18,7 @@ from revithion_stems.audio_files import read_info
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.config import state_dir
 from revithion_stems.engines import ENGINES, EngineEntry
-from revithion_stems.errors import EngineError
+from revithion_stems.errors import EngineError, OutputError
 from revithion_stems.events import CancelToken, EventStream
 from revithion_stems.model_loading import choose_model, find_engine, wanted_networks
 from revithion_stems.requests import SeparationRequest, plan_stems
@@ -226,6 +226,12 @@ def _matrix_gflops() -> float:
 
 def _disk_free(folder: Path) -> int:
     folder = folder.absolute()
-    while not folder.exists():
+    while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    return shutil.disk_usage(folder).free
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError as exc:
+        raise OutputError(
+            f"{folder} can't be written to: {exc.strerror or exc}",
+            hint="Choose another folder with -o.",
+        ) from exc

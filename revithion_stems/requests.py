@@ -6,6 +6,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +22,8 @@ PRECISIONS = ("fp32", "bf16")
 MAX_OVERLAP = 0.95
 MAX_SHIFTS = 20
 MAX_SHIFT_S = 0.5
+
+_Choice = TypeVar("_Choice", bound=enum.Enum)
 
 
 class OtherMethod(enum.Enum):
@@ -43,8 +46,8 @@ class SeparationRequest:
         model: A catalog name or ``auto``.
         stems: Which of the model's stems; empty for all of them.
         two_stems: One stem and the rest, instead of ``stems``.
-        other_method: How that rest is made.
-        residual: What happens to what no stem claims.
+        other_method: How that rest is made; its value as text will do.
+        residual: What happens to what no stem claims; its value as text will do.
         segment_s: Seconds per network run, at most the model's own; None for the model's own.
         overlap: Fraction of a segment, 0–0.95.
         shifts: Random time shifts to average over, 0–20; 0 runs once, unshifted.
@@ -74,6 +77,15 @@ class SeparationRequest:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "other_method", _member("other_method", self.other_method, OtherMethod))
+        object.__setattr__(self, "residual", _member("residual", self.residual, ResidualPolicy))
+        if isinstance(self.stems, str):
+            raise RequestError(
+                f"stems is the text {self.stems!r}, expected a tuple of names",
+                hint=f"Write stems=({self.stems!r},).",
+                code="request.stems",
+            )
+        object.__setattr__(self, "stems", tuple(self.stems))
         _one_of("engine", self.engine, ENGINE_NAMES)
         _one_of("device", self.device, DEVICE_NAMES)
         _one_of("precision", self.precision, PRECISIONS)
@@ -190,6 +202,14 @@ def plan_stems(request: SeparationRequest, spec: ModelSpec) -> StemPlan:
             return plan(spec.stems, names, np.stack([is_target, 1 - is_target]), None)
 
 
+def _member(field: str, value: Any, kind: type[_Choice]) -> _Choice:
+    try:
+        return kind(value)
+    except ValueError:
+        _one_of(field, str(value), tuple(str(member.value) for member in kind))
+        raise
+
+
 def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise RequestError(
@@ -200,9 +220,10 @@ def _one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _in_range(field: str, value: float, lowest: float, highest: float, why: str) -> None:
-    if not lowest <= value <= highest:  # NaN fails this too
+    whole = isinstance(lowest, int)
+    if not lowest <= value <= highest or (whole and value != int(value)):  # NaN fails the first
         raise RequestError(
-            f"{field} {value} is outside {lowest:g} to {highest:g}",
+            f"{field} {value} is not {'a whole number ' if whole else ''}from {lowest:g} to {highest:g}",
             hint=f"Choose a value in that range; {why}.",
             code=f"request.{field}",
         )

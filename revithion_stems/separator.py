@@ -18,12 +18,15 @@ import soxr
 from revithion_stems.audio import Float32, channel_pairs
 from revithion_stems.audio_files import ScanResult
 from revithion_stems.catalog import ModelSpec
-from revithion_stems.engines import Separator
+from revithion_stems.engines import DEMUCS_FAMILY, Separator
+from revithion_stems.errors import EngineError
 from revithion_stems.overlap_add import OverlapAdd, segment_count
 from revithion_stems.requests import MAX_SHIFT_S, SeparationRequest, StemPlan
 from revithion_stems.stems import close_null
 
 _STD_FLOOR = 1e-8
+_STD_FLOOR_OF_PEAK = 1e-6
+"""Where left and right cancel out, the mono mix has no spread: dividing by 1e-8 would leave the range of float32."""
 _NULL_BLOCK_FRAMES = 32_768
 
 
@@ -96,7 +99,7 @@ def separate_blocks(
     """
     groups = channel_pairs(scan.channels)
     stages = [
-        _GroupStage(model, plan, request, sample_rate, len(group), mean, std, before_run)
+        _GroupStage(model, plan, request, sample_rate, len(group), mean, _spread(std, scan.peak), before_run)
         for group, mean, std in zip(groups, scan.mean, scan.std, strict=True)
     ]
     source = _Fifo((scan.channels,))
@@ -135,13 +138,14 @@ class _GroupStage:
         sample_rate: int,
         channels: int,
         mean: float,
-        std: float,
+        spread: float,
         before_run: Callable[[], None],
     ) -> None:
         spec = model.spec
         self.channels = channels
-        self._mean = np.float32(mean)
-        self._std = np.float32(std + _STD_FLOOR)
+        as_demucs = spec.architecture in DEMUCS_FAMILY
+        self._mean = np.float32(mean if as_demucs else 0.0)
+        self._std = np.float32(spread if as_demucs else 1.0)
         columns = [spec.stems.index(stem) for stem in plan.model_stems]
         self._weights = [np.array([w[c] for c in columns], np.float32)[:, None, None] for _, w in model.separators]
         self._total = np.sum(self._weights, axis=0)
@@ -153,7 +157,14 @@ class _GroupStage:
 
             def run(mix: Float32, separator: Separator = separator) -> Float32:
                 before_run()
-                return separator.separate_segment(mix)[columns]
+                stems = separator.separate_segment(mix)[columns]
+                if not np.isfinite(stems).all():
+                    raise EngineError(
+                        f"{spec.name} computed values that are not finite numbers (NaN or infinity)",
+                        hint="Use --precision fp32, or --device cpu; if neither helps, report the model.",
+                        code="engine.not_finite",
+                    )
+                return stems
 
             self._passes.append(
                 [
@@ -164,7 +175,7 @@ class _GroupStage:
                             stems=len(columns),
                             segment_frames=plan.segment_frames,
                             overlap=request.overlap,
-                            fixed=spec.segment_fixed,
+                            fixed=as_demucs and spec.segment_fixed,
                             lead=lead,
                         ),
                         _Fifo((len(columns), 2)),
@@ -197,9 +208,14 @@ class _GroupStage:
             shifted: Any = sum(fifo.take(frames) for _, fifo in passes)
             average = average + shifted / np.float32(len(passes)) * weight
         stems = average / self._total * self._std + self._mean
-        flat = self._to_source(stems.reshape(-1, frames), last=last)
-        stems = flat.reshape(-1, 2, flat.shape[1])
+        flat = self._to_source(stems.reshape(2 * stems.shape[0], frames), last=last)
+        stems = flat.reshape(stems.shape[0], 2, flat.shape[1])
         yield stems if self.channels == 2 else stems.mean(axis=1, keepdims=True)
+
+
+def _spread(std: float, peak: float) -> float:
+    """What the input is divided by: the standard deviation as in Demucs, but never next to nothing beside the peak."""
+    return max(std + _STD_FLOOR, _STD_FLOOR_OF_PEAK * peak)
 
 
 def _leads(shifts: int, sample_rate: int, rng: random.Random) -> list[int]:

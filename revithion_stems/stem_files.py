@@ -24,13 +24,16 @@ import numpy as np
 import soundfile
 
 from revithion_stems.audio import Float32
-from revithion_stems.errors import OutputError, RequestError
+from revithion_stems.audio_files import AudioReader, soundfile_name
+from revithion_stems.errors import InputError, OutputError, RequestError
+from revithion_stems.ogg_pages import fix_serial
 from revithion_stems.stems import FLOAT_GRID_BITS, NullMeter, close_null
 from revithion_stems.units import db_from_ratio
 
 _BLOCK_FRAMES = 65_536
 _SFC_SET_ADD_PEAK_CHUNK = 0x1050  # sndfile.h
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+_FLAC_MAX_RATE = 655_350
 _RF64_FROM_BYTES = 4_000_000_000
 
 
@@ -93,12 +96,25 @@ class OutputFormat:
         """Whether decoding gives other samples than were encoded."""
         return self.container in (Container.MP3, Container.OGG)
 
+    def major_format(self, *, frames: int, channels: int) -> str:
+        """libsndfile's name of the container for audio of this size: WAV's 32-bit sizes end at 4 GiB, RF64's do not."""
+        if self.container is not Container.WAV:
+            return self.container.value.upper()
+        width = {BitDepth.INT16: 2, BitDepth.INT24: 3}.get(self.bit_depth or BitDepth.FLOAT32, 4)
+        return "RF64" if frames * channels * width > _RF64_FROM_BYTES else "WAV"
+
     def check_source(self, *, channels: int, sample_rate: int) -> None:
         """Raises :class:`RequestError` if a source of this layout does not fit the format."""
         if self.container is Container.MP3 and (channels > 2 or sample_rate not in _MP3_RATES):
             raise RequestError(
                 f"MP3 can't hold {channels} channels at {sample_rate} Hz (at most 2, at most 48000 Hz)",
                 hint="Use --format flac or wav, which keep the source's layout.",
+                code="request.format",
+            )
+        if self.container is Container.FLAC and sample_rate > _FLAC_MAX_RATE:
+            raise RequestError(
+                f"FLAC can't hold {sample_rate} Hz (at most {_FLAC_MAX_RATE})",
+                hint="Use --format wav.",
                 code="request.format",
             )
         if self.container is Container.OGG and sample_rate > 192_000:
@@ -155,7 +171,8 @@ class StemFiles:
         self._sample_rate = sample_rate
         self._fold = fold
         self._frames = 0
-        self._peak = 0.0
+        self._highest = 0.0
+        self._lowest = 0.0
         self._made_folders: list[Path] = []
         self._parts: list[Path] = []
         self._raw: list[IO[bytes]] = []
@@ -183,7 +200,8 @@ class StemFiles:
         for raw, path, stem in zip(self._raw, self._paths.values(), stems, strict=True):
             with _output_errors(path):
                 _write_all(raw, np.ascontiguousarray(stem.T).astype("<f4", copy=False).data.cast("B"))
-        self._peak = max(self._peak, float(np.abs(stems).max(initial=0.0)))
+        self._highest = max(self._highest, float(stems.max(initial=0.0)))
+        self._lowest = min(self._lowest, float(stems.min(initial=0.0)))
         self._frames += stems.shape[2]
 
     def commit(self, check_cancelled: Callable[[], None]) -> list[WrittenStem]:
@@ -215,11 +233,11 @@ class StemFiles:
         for part, (stem, path) in zip(encoded, self._paths.items(), strict=True):
             with _output_errors(path):
                 self._check_encoded(part)
+                if self._format.container is Container.OGG:
+                    fix_serial(part)
                 written.append(WrittenStem(stem=stem, path=path, sha256=_flush_and_hash(part)))
         check_cancelled()
-        for part, path in zip(encoded, self._paths.values(), strict=True):
-            with _output_errors(path):
-                part.replace(path)
+        self._rename(encoded)
         self._made_folders.clear()
         self.abort()
         return written
@@ -237,9 +255,25 @@ class StemFiles:
         self._parts.clear()
         self._made_folders.clear()
 
+    def _rename(self, encoded: list[Path]) -> None:
+        """Gives all files their final names; if one can't have its, those that are new are taken away again."""
+        new: list[Path] = []
+        try:
+            for part, path in zip(encoded, self._paths.values(), strict=True):
+                with _output_errors(path):
+                    existed = path.exists()
+                    part.replace(path)
+                    if not existed:
+                        new.append(path)
+        except BaseException:
+            for path in new:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            raise
+
     def _make_folder(self, folder: Path) -> None:
         missing: list[Path] = []
-        while not folder.exists():
+        while not folder.exists() and folder != folder.parent:  # a drive may be missing
             missing.append(folder)
             folder = folder.parent
         for path in reversed(missing):
@@ -253,9 +287,11 @@ class StemFiles:
 
     def _gain_shift(self) -> int:
         """Halvings that all stems need to fit below full scale."""
-        if not self._format.clips or self._peak == 0.0:
+        if not self._format.clips or (self._highest < 1.0 and self._lowest >= -1.0):
             return 0
-        return max(0, math.frexp(self._peak)[1])
+        # Scaled stems are rounded to the grid again, and the one that closes the sum takes what the others lost.
+        room = (len(self._paths) + 1) * 2.0**-self._format.grid_bits
+        return max(1, math.frexp(max(self._highest, -self._lowest) / (1.0 - room))[1])
 
     def _read_raw(self, shift: int) -> Iterator[Float32]:
         """Blocks ``[files, channels, frames]``, scaled by 2^-shift and closed on the output's grid again."""
@@ -275,8 +311,6 @@ class StemFiles:
     def _open_writer(self, part: Path) -> soundfile.SoundFile:
         container = self._format.container
         depth = self._format.bit_depth
-        size = self._frames * self._channels * 4
-        major = "RF64" if container is Container.WAV and size > _RF64_FROM_BYTES else container.value.upper()
         subtype = {BitDepth.INT16: "PCM_16", BitDepth.INT24: "PCM_24", BitDepth.FLOAT32: "FLOAT"}
         quality: dict[str, Any] = {}
         if self._format.lossy:
@@ -285,11 +319,11 @@ class StemFiles:
             if container is Container.MP3:
                 quality["bitrate_mode"] = "CONSTANT"
         writer = soundfile.SoundFile(
-            part,
+            soundfile_name(part),
             "w",
             samplerate=self._sample_rate,
             channels=self._channels,
-            format=major,
+            format=self._format.major_format(frames=self._frames, channels=self._channels),
             subtype=None if depth is None else subtype[depth],
             **quality,
         )
@@ -313,9 +347,17 @@ class StemFiles:
 
     def _check_encoded(self, part: Path) -> None:
         """libsndfile does not report every failed write when it closes a file, so the result is looked at."""
-        info = soundfile.info(part)
+        info = soundfile.info(soundfile_name(part))
         if info.frames != self._frames or info.channels != self._channels or info.samplerate != self._sample_rate:
             raise OSError(errno.EIO, f"{info.frames} of {self._frames} frames were written")
+        if self._format.container is Container.MP3:  # whose header tells what was meant to be written
+            try:
+                with AudioReader(part) as reader:
+                    frames = sum(block.shape[1] for block in reader.blocks())
+            except InputError as exc:
+                raise OSError(errno.EIO, exc.message) from exc
+            if frames != self._frames:
+                raise OSError(errno.EIO, f"{frames} of {self._frames} frames were written")
 
 
 def measure_null(stems: Float32, residual: Float32 | None, source: Float32, meter: NullMeter) -> None:

@@ -26,8 +26,17 @@ def finite_or_none(value: Any) -> Any:
 
 
 def print_json(data: Any) -> None:
-    """Prints one JSON document on one line of stdout, at once. Non-finite numbers become null."""
-    sys.stdout.write(json.dumps(finite_or_none(data), ensure_ascii=False, allow_nan=False) + "\n")
+    """Prints one JSON document on one line of stdout, at once. Non-finite numbers become null.
+
+    What stdout's encoding lacks, names of files that are not UTF-8 included, is written as JSON's own escapes.
+    """
+    data = finite_or_none(data)
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(data, allow_nan=False)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -100,6 +101,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``revithion-stems``: runs a command and exits with its status."""
     args = list(sys.argv[1:] if argv is None else argv)
     json_mode = "--json" in args
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a pipe on Windows may not have our arrows: better escaped than dead
+            stream.reconfigure(errors="backslashreplace")
     try:
         result: Any = cli.main(args=args, standalone_mode=False)
     except click.exceptions.Abort:

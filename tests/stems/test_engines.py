@@ -108,8 +108,8 @@ def test_every_architecture_has_an_engine_and_every_row_can_run() -> None:
 @pytest.mark.parametrize(
     ("present", "engine", "expected"),
     [
-        ({WeightsFormat.ONNX}, "auto", "onnx"),
-        ({WeightsFormat.ONNX}, "torch", "torch"),
+        ({WeightsFormat.ONNX}, "auto", "torch"),
+        ({WeightsFormat.ONNX}, "onnx", "onnx"),
         ({WeightsFormat.TORCH}, "auto", "torch"),
     ],
 )
