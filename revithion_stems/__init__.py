@@ -14,12 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from revithion_stems.api import (
-        OutputOptions,
-        SeparationReport,
-        separate,
-        separate_to_files,
-    )
+    from revithion_stems.api import separate, separate_to_files
     from revithion_stems.audio import AudioBuffer
     from revithion_stems.audio_files import read_audio
     from revithion_stems.catalog import Catalog, ModelSpec, load_catalog
@@ -36,15 +31,17 @@ if TYPE_CHECKING:
     )
     from revithion_stems.events import CancelToken, JobEvent
     from revithion_stems.jobs import TRANSITIONS, Job, JobState
+    from revithion_stems.output_format import BitDepth, Container, OutputFormat
+    from revithion_stems.outputs import OutputOptions
     from revithion_stems.requests import OtherMethod, SeparationRequest
-    from revithion_stems.stem_files import BitDepth, Container, OutputFormat
+    from revithion_stems.runner import SeparationReport
     from revithion_stems.stems import ResidualPolicy, StemSet
     from revithion_stems.version import __version__
     from revithion_stems.weights import ModelStore
 
 _EXPORTS: dict[str, str] = {
-    "OutputOptions": "api",
-    "SeparationReport": "api",
+    "OutputOptions": "outputs",
+    "SeparationReport": "runner",
     "separate": "api",
     "separate_to_files": "api",
     "AudioBuffer": "audio",
@@ -68,9 +65,9 @@ _EXPORTS: dict[str, str] = {
     "JobState": "jobs",
     "OtherMethod": "requests",
     "SeparationRequest": "requests",
-    "BitDepth": "stem_files",
-    "Container": "stem_files",
-    "OutputFormat": "stem_files",
+    "BitDepth": "output_format",
+    "Container": "output_format",
+    "OutputFormat": "output_format",
     "ResidualPolicy": "stems",
     "StemSet": "stems",
     "__version__": "version",

@@ -10,13 +10,11 @@ the same and streams are cut anywhere; :meth:`AudioReader.shortfall` then gives 
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
 import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,9 +23,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from revithion_stems.audio import AudioBuffer, Float32, channel_pairs, check_finite, check_layout
+from revithion_stems.audio import AudioBuffer, Float32, check_finite, check_layout
 from revithion_stems.errors import InputError
-from revithion_stems.events import CancelToken
 from revithion_stems.mpeg_frames import IndexedStream, read_index
 from revithion_stems.ogg_pages import has_end
 
@@ -72,27 +69,6 @@ class AudioInfo:
     def duration_s(self) -> float:
         """Announced length in seconds."""
         return self.frames / self.sample_rate
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScanResult:
-    """What one pass over a source finds; everything about the source that a separation must know before it starts.
-
-    Attributes:
-        channels: Number of channels.
-        frames: Real length.
-        peak: Largest magnitude.
-        mean: Per channel group, the mean of its mono mix.
-        std: Per channel group, the standard deviation (n − 1) of its mono mix.
-        sha256: Digest of the decoded float32 samples, interleaved little-endian, with rate and channel count.
-    """
-
-    channels: int
-    frames: int
-    peak: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    sha256: str
 
 
 class AudioReader:
@@ -176,47 +152,17 @@ class AudioReader:
         return sum(block.shape[1] for block in self._decode(BLOCK_FRAMES))
 
 
-def read_info(path: Path) -> AudioInfo:
+def read_info(path: Path | str) -> AudioInfo:
     """The header of an audio file; raises :class:`InputError` as :class:`AudioReader` does."""
-    with AudioReader(path) as reader:
+    with AudioReader(Path(path)) as reader:
         return reader.info
 
 
-def read_audio(path: Path) -> AudioBuffer:
+def read_audio(path: Path | str) -> AudioBuffer:
     """A whole audio file in memory; raises :class:`InputError` as :class:`AudioReader` does."""
-    with AudioReader(path) as reader:
+    with AudioReader(Path(path)) as reader:
         samples = np.concatenate(list(reader.blocks()), axis=1)
         return AudioBuffer(samples=samples, sample_rate=reader.info.sample_rate)
-
-
-def scan(blocks: Iterable[Float32], *, channels: int, sample_rate: int, cancel: CancelToken) -> ScanResult:
-    """Runs once over a source and gathers length, peak, digest and the statistics that normalise the model's input.
-
-    Demucs normalises by the mean and the standard deviation of the mono mix; here that is done for each group of
-    channels that goes through the model together. Sums are taken in float64 by Chan's pairwise update, so that a long
-    song loses nothing.
-    """
-    groups = channel_pairs(channels)
-    digest = hashlib.sha256(f"{sample_rate} {channels}\n".encode())
-    count = 0
-    peak = 0.0
-    means = [0.0] * len(groups)
-    squares = [0.0] * len(groups)
-    for block in blocks:
-        cancel.raise_if_cancelled()
-        digest.update(np.ascontiguousarray(block.T).astype("<f4", copy=False).tobytes())
-        peak = max(peak, float(np.abs(block).max()))
-        frames = block.shape[1]
-        for index, group in enumerate(groups):
-            mono = block[list(group)].mean(axis=0, dtype=np.float64)
-            mean = float(mono.mean())
-            delta = mean - means[index]
-            total = count + frames
-            squares[index] += float(np.square(mono - mean).sum()) + delta * delta * count * frames / total
-            means[index] += delta * frames / total
-        count += frames
-    std = tuple(math.sqrt(s / (count - 1)) if count > 1 else 0.0 for s in squares)
-    return ScanResult(channels=channels, frames=count, peak=peak, mean=tuple(means), std=std, sha256=digest.hexdigest())
 
 
 def soundfile_name(path: Path) -> Any:

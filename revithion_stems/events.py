@@ -14,7 +14,7 @@ from revithion_stems.jobs import JobState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobChanged:
-    """A job entered a state. ``error`` is set with ``FAILED`` (code, message, hint)."""
+    """A job entered a state. ``error`` (code, message, hint) is set with ``FAILED`` and ``CANCELLED``."""
 
     job_id: str
     seq: int
@@ -50,7 +50,11 @@ class StemReady:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSummary:
-    """The figures of a finished separation; levels in dB, times in seconds."""
+    """The figures of a finished separation; levels in dB, times in seconds.
+
+    ``exact`` says that the stems add up to the source bit for bit (``null_db`` then is minus infinity, null in JSON);
+    ``null_db`` is None where they are not meant to, or where a lossy format came between.
+    """
 
     job_id: str
     seq: int
@@ -61,6 +65,7 @@ class JobSummary:
     duration_s: float
     elapsed_s: float
     null_db: float | None
+    exact: bool
     gain_db: float
     residual: str
 

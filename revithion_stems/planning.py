@@ -13,14 +13,14 @@ from typing import Any
 
 import psutil
 
-from revithion_stems.api import OutputOptions
 from revithion_stems.audio_files import read_info
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.config import state_dir
-from revithion_stems.engines import ENGINES, EngineEntry
-from revithion_stems.errors import EngineError, OutputError
+from revithion_stems.engines import EngineEntry
+from revithion_stems.errors import OutputError
 from revithion_stems.events import CancelToken, EventStream
 from revithion_stems.model_loading import choose_model, find_engine, wanted_networks
+from revithion_stems.outputs import OutputOptions
 from revithion_stems.requests import SeparationRequest, plan_stems
 from revithion_stems.separator import network_runs
 from revithion_stems.weights import ModelStore, Presence
@@ -109,7 +109,7 @@ def plan_separation(
     plan = plan_stems(request, spec)
     networks = wanted_networks(spec, plan)
     presence = store.presence(spec)
-    entry, device = _engine(request, spec, networks, store, presence)
+    entry, device = find_engine(request, spec, networks, store)
     paths = output.paths(request.source, plan.all_names, spec.name)
     separators = 1 if entry.joins_networks else len(networks)
     runs = separators * network_runs(
@@ -175,23 +175,6 @@ def record_run_s(spec_name: str, engine: str, device: str, threads: int | None, 
         part = path.with_suffix(f".{os.getpid()}.part")
         part.write_text(json.dumps(rates, indent=1), encoding="utf-8")
         part.replace(path)
-
-
-def _engine(
-    request: SeparationRequest,
-    spec: ModelSpec,
-    networks: tuple[int, ...],
-    store: ModelStore,
-    presence: Presence,
-) -> tuple[EngineEntry, str]:
-    try:
-        return find_engine(request, spec, networks, store)
-    except EngineError:
-        if presence is Presence.PRESENT:
-            raise
-        # The weights are still to come: what they will be is unknown, so plan with the first engine that may run.
-        entries = [e for e in ENGINES[spec.architecture] if request.engine in ("auto", e.name)]
-        return entries[0], "cpu" if request.device == "auto" else request.device
 
 
 def _rates_path() -> Path:

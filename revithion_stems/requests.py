@@ -42,7 +42,7 @@ class SeparationRequest:
     """One separation.
 
     Attributes:
-        source: A file or audio in memory.
+        source: A file (text becomes a path) or audio in memory.
         model: A catalog name or ``auto``.
         stems: Which of the model's stems; empty for all of them.
         two_stems: One stem and the rest, instead of ``stems``.
@@ -61,7 +61,7 @@ class SeparationRequest:
         RequestError: A value is out of its range or contradicts another.
     """
 
-    source: Path | AudioBuffer
+    source: Path | str | AudioBuffer
     model: str = "auto"
     stems: tuple[str, ...] = ()
     two_stems: str | None = None
@@ -77,6 +77,8 @@ class SeparationRequest:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.source, str):
+            object.__setattr__(self, "source", Path(self.source))
         object.__setattr__(self, "other_method", _member("other_method", self.other_method, OtherMethod))
         object.__setattr__(self, "residual", _member("residual", self.residual, ResidualPolicy))
         if isinstance(self.stems, str):
@@ -110,7 +112,7 @@ class SeparationRequest:
     @property
     def source_name(self) -> str:
         """The source as text for people."""
-        return str(self.source) if isinstance(self.source, Path) else "<buffer>"
+        return "<buffer>" if isinstance(self.source, AudioBuffer) else str(self.source)
 
     @property
     def wanted_stems(self) -> tuple[str, ...]:
@@ -168,7 +170,7 @@ def plan_stems(request: SeparationRequest, spec: ModelSpec) -> StemPlan:
         if spec.segment_fixed and segment_frames > spec.segment_frames:
             raise RequestError(
                 f"segment {request.segment_s} s is longer than {spec.name} allows ({float(spec.segment_s):.2f} s)",
-                hint="Leave --segment out, or make it shorter to save memory.",
+                hint="Leave --segment out, or make it shorter.",
                 code="request.segment",
             )
     stride_frames(segment_frames, request.overlap)

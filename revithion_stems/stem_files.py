@@ -8,14 +8,12 @@ exact. Each is encoded to a second ``.part`` file, checked, flushed to disk and 
 from __future__ import annotations
 
 import contextlib
-import enum
 import errno
 import hashlib
 import math
 import os
 import secrets
-import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -25,112 +23,15 @@ import soundfile
 
 from revithion_stems.audio import Float32
 from revithion_stems.audio_files import AudioReader, soundfile_name
-from revithion_stems.errors import InputError, OutputError, RequestError
+from revithion_stems.errors import InputError
 from revithion_stems.ogg_pages import fix_serial
-from revithion_stems.stems import FLOAT_GRID_BITS, NullMeter, close_null
+from revithion_stems.output_errors import output_errors
+from revithion_stems.output_format import BitDepth, Container, OutputFormat
+from revithion_stems.stems import NullMeter, close_null
 from revithion_stems.units import db_from_ratio
 
 _BLOCK_FRAMES = 65_536
 _SFC_SET_ADD_PEAK_CHUNK = 0x1050  # sndfile.h
-_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-_FLAC_MAX_RATE = 655_350
-_RF64_FROM_BYTES = 4_000_000_000
-
-
-class Container(enum.Enum):
-    """File formats; the value is also the file name's extension."""
-
-    WAV = "wav"
-    FLAC = "flac"
-    MP3 = "mp3"
-    OGG = "ogg"
-
-
-class BitDepth(enum.Enum):
-    """Sample formats of WAV and FLAC."""
-
-    INT16 = "16"
-    INT24 = "24"
-    FLOAT32 = "32f"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputFormat:
-    """What stems are written as.
-
-    Attributes:
-        container: The file format.
-        bit_depth: For WAV 16, 24 or 32f (the default); for FLAC 16 or 24 (the default); None for MP3 and Ogg.
-
-    Raises:
-        RequestError: The container does not have that bit depth.
-    """
-
-    container: Container = Container.WAV
-    bit_depth: BitDepth | None = None
-
-    def __post_init__(self) -> None:
-        allowed = _BIT_DEPTHS[self.container]
-        if self.bit_depth is None and allowed:
-            object.__setattr__(self, "bit_depth", allowed[0])
-        elif self.bit_depth is not None and self.bit_depth not in allowed:
-            choice = f"has {' or '.join(d.value for d in allowed)}" if allowed else "has no bit depth"
-            raise RequestError(
-                f"bit depth {self.bit_depth.value} with {self.container.value}: it {choice}",
-                hint="Correct --bit-depth, or choose another --format.",
-                code="request.bit_depth",
-            )
-
-    @property
-    def grid_bits(self) -> int:
-        """Finest grid of the samples, for :func:`revithion_stems.stems.close_null`."""
-        return {BitDepth.INT16: 15, BitDepth.INT24: 23}.get(self.bit_depth or BitDepth.FLOAT32, FLOAT_GRID_BITS)
-
-    @property
-    def clips(self) -> bool:
-        """Whether values beyond full scale are lost."""
-        return self.bit_depth is not BitDepth.FLOAT32
-
-    @property
-    def lossy(self) -> bool:
-        """Whether decoding gives other samples than were encoded."""
-        return self.container in (Container.MP3, Container.OGG)
-
-    def major_format(self, *, frames: int, channels: int) -> str:
-        """libsndfile's name of the container for audio of this size: WAV's 32-bit sizes end at 4 GiB, RF64's do not."""
-        if self.container is not Container.WAV:
-            return self.container.value.upper()
-        width = {BitDepth.INT16: 2, BitDepth.INT24: 3}.get(self.bit_depth or BitDepth.FLOAT32, 4)
-        return "RF64" if frames * channels * width > _RF64_FROM_BYTES else "WAV"
-
-    def check_source(self, *, channels: int, sample_rate: int) -> None:
-        """Raises :class:`RequestError` if a source of this layout does not fit the format."""
-        if self.container is Container.MP3 and (channels > 2 or sample_rate not in _MP3_RATES):
-            raise RequestError(
-                f"MP3 can't hold {channels} channels at {sample_rate} Hz (at most 2, at most 48000 Hz)",
-                hint="Use --format flac or wav, which keep the source's layout.",
-                code="request.format",
-            )
-        if self.container is Container.FLAC and sample_rate > _FLAC_MAX_RATE:
-            raise RequestError(
-                f"FLAC can't hold {sample_rate} Hz (at most {_FLAC_MAX_RATE})",
-                hint="Use --format wav.",
-                code="request.format",
-            )
-        if self.container is Container.OGG and sample_rate > 192_000:
-            raise RequestError(
-                f"Ogg Vorbis can't hold {sample_rate} Hz (at most 192000)",
-                hint="Use --format flac or wav.",
-                code="request.format",
-            )
-
-
-_BIT_DEPTHS: dict[Container, tuple[BitDepth, ...]] = {
-    Container.WAV: (BitDepth.FLOAT32, BitDepth.INT24, BitDepth.INT16),
-    Container.FLAC: (BitDepth.INT24, BitDepth.INT16),
-    Container.MP3: (),
-    Container.OGG: (),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +52,10 @@ class StemFiles:
         channels: 1–8.
         sample_rate: Hz.
         fold: Index of the stem that closes the sum if a gain has to be applied, or None.
+
+    Attributes:
+        gain_db: The gain that all files share; known after :meth:`commit`.
+        null: How far the sum of the files, less that gain, is from the source.
 
     Raises:
         OutputError: A folder or file can't be made.
@@ -177,9 +82,10 @@ class StemFiles:
         self._parts: list[Path] = []
         self._raw: list[IO[bytes]] = []
         self.gain_db = 0.0
+        self.null = NullMeter()
         try:
             for path in self._paths.values():
-                with _output_errors(path):
+                with output_errors(path):
                     self._make_folder(path.parent)
                     if path.is_dir():
                         raise IsADirectoryError(errno.EISDIR, "a folder has that name")
@@ -195,10 +101,20 @@ class StemFiles:
     def __exit__(self, *_: object) -> None:
         self.abort()
 
-    def write(self, stems: Float32) -> None:
-        """Appends float32 ``[files, channels, frames]``, in the order of ``paths``."""
+    def write(self, stems: Float32, source: Float32) -> None:
+        """Appends a span.
+
+        Args:
+            stems: float32 ``[files, channels, frames]``, in the order of ``paths``.
+            source: float32 ``[channels, frames]``, which :attr:`null` compares the sum of the files with.
+        """
+        if self._format.bit_depth in (BitDepth.INT16, BitDepth.INT24):
+            # All that is on the grid stays as it is; a residual below it is lost, and measured as lost.
+            scale = np.float32(2.0**self._format.grid_bits)
+            stems = (np.rint(stems * scale) / scale).astype(np.float32)
+        self.null.add(stems.sum(axis=0), source)
         for raw, path, stem in zip(self._raw, self._paths.values(), stems, strict=True):
-            with _output_errors(path):
+            with output_errors(path):
                 _write_all(raw, np.ascontiguousarray(stem.T).astype("<f4", copy=False).data.cast("B"))
         self._highest = max(self._highest, float(stems.max(initial=0.0)))
         self._lowest = min(self._lowest, float(stems.min(initial=0.0)))
@@ -219,19 +135,19 @@ class StemFiles:
         with contextlib.ExitStack() as stack:
             writers: list[soundfile.SoundFile] = []
             for part, path in zip(encoded, self._paths.values(), strict=True):
-                with _output_errors(path):
+                with output_errors(path):
                     writers.append(stack.enter_context(self._open_writer(part)))
             for block in self._read_raw(shift):
                 check_cancelled()
                 for writer, stem, path in zip(writers, block, self._paths.values(), strict=True):
-                    with _output_errors(path):
+                    with output_errors(path):
                         writer.write(self._as_samples(stem))
             for writer, path in zip(writers, self._paths.values(), strict=True):
-                with _output_errors(path):
+                with output_errors(path):
                     writer.close()
         written: list[WrittenStem] = []
         for part, (stem, path) in zip(encoded, self._paths.items(), strict=True):
-            with _output_errors(path):
+            with output_errors(path):
                 self._check_encoded(part)
                 if self._format.container is Container.OGG:
                     fix_serial(part)
@@ -260,7 +176,7 @@ class StemFiles:
         new: list[Path] = []
         try:
             for part, path in zip(encoded, self._paths.values(), strict=True):
-                with _output_errors(path):
+                with output_errors(path):
                     existed = path.exists()
                     part.replace(path)
                     if not existed:
@@ -304,8 +220,9 @@ class StemFiles:
             block = np.stack([d.reshape(frames, self._channels).T for d in data]).astype(np.float32)
             if shift:
                 block *= np.float32(2.0**-shift)
-                if self._fold is not None:
-                    block, _ = close_null(block, block.sum(axis=0), self._fold, self._format.grid_bits)
+                total = block.sum(axis=0)
+                block, _ = close_null(block, total, self._fold, self._format.grid_bits)
+                self.null.add_error((block.sum(axis=0) - total) * np.float32(2.0**shift))
             yield block
 
     def _open_writer(self, part: Path) -> soundfile.SoundFile:
@@ -360,12 +277,6 @@ class StemFiles:
                 raise OSError(errno.EIO, f"{frames} of {self._frames} frames were written")
 
 
-def measure_null(stems: Float32, residual: Float32 | None, source: Float32, meter: NullMeter) -> None:
-    """Adds a block to ``meter`` as a player would sum it: stems first, then the residual, all in float32."""
-    total = stems.sum(axis=0)
-    meter.add(total if residual is None else total + residual, source)
-
-
 def _write_all(raw: IO[bytes], data: memoryview) -> None:
     while data:
         data = data[raw.write(data) :]
@@ -378,34 +289,3 @@ def _flush_and_hash(part: Path) -> str:
             digest.update(chunk)
         os.fsync(file.fileno())
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _output_errors(path: Path) -> Generator[None]:
-    try:
-        yield
-    except OutputError:
-        raise
-    except (OSError, soundfile.SoundFileError, RuntimeError, AssertionError, ValueError) as exc:
-        if _disk_is_full(path, exc):
-            raise OutputError(
-                f"no space left on the disk for {path}",
-                hint="Free some space or choose another folder with -o; nothing half-written was left.",
-                code="output.disk_full",
-            ) from exc
-        reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
-        raise OutputError(
-            f"can't write {path}: {str(reason).rstrip('.')}",
-            hint="Choose a folder that you may write to, with -o.",
-        ) from exc
-
-
-def _disk_is_full(path: Path, error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    if isinstance(error, OSError) and error.errno not in (errno.EIO, None):
-        return False
-    folder = next((p for p in path.parents if p.exists()), None)
-    with contextlib.suppress(OSError):
-        return folder is not None and shutil.disk_usage(folder).free < 1 << 20
-    return False

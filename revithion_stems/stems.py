@@ -86,6 +86,10 @@ class NullMeter:
         self._difference += float(np.square(total.astype(np.float64) - source).sum())
         self._source += float(np.square(source, dtype=np.float64).sum())
 
+    def add_error(self, difference: Float32) -> None:
+        """Adds a difference that came later, to a source that was counted already; taken as uncorrelated."""
+        self._difference += float(np.square(difference, dtype=np.float64).sum())
+
     @property
     def null_db(self) -> float:
         """RMS of the difference relative to RMS of the source, in dB; −inf where they are equal bit for bit."""

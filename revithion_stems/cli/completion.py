@@ -22,3 +22,10 @@ def completion_command(shell: str) -> None:
     completion_class = get_completion_class(shell)
     assert completion_class is not None  # click ships all three that Choice admits
     click.echo(completion_class(cli, {}, "revithion-stems", "_REVITHION_STEMS_COMPLETE").source())
+
+
+def complete_models(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The catalog's names that begin with ``incomplete``, for the shell."""
+    from revithion_stems.catalog import load_catalog
+
+    return [spec.name for spec in load_catalog().models if spec.name.startswith(incomplete)]

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from revithion_stems.catalog import ModelSpec
+from revithion_stems.cli.completion import complete_models
 from revithion_stems.cli.console import json_option, print_json, printable
 from revithion_stems.cli.interrupts import run_cancellable
 from revithion_stems.errors import ModelError
@@ -54,7 +55,7 @@ def list_command(json_mode: bool) -> None:
 
 
 @models_group.command("info", context_settings=HELP, epilog=_examples("info htdemucs_ft", "info dsp --json"))
-@click.argument("name")
+@click.argument("name", shell_complete=complete_models)
 @json_option
 def info_command(name: str, json_mode: bool) -> None:
     """Show all that is known of a model: licence, quality with its source, files, digests and sources."""
@@ -90,7 +91,7 @@ def info_command(name: str, json_mode: bool) -> None:
     context_settings=HELP,
     epilog=_examples("pull htdemucs", "pull htdemucs_ft spleeter_2stems", "pull htdemucs --pack ./htdemucs-pack"),
 )
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_models)
 @click.option("--force", is_flag=True, help="Fetch anew, and replace files that do not verify.")
 @click.option("--pack", type=click.Path(path_type=Path, file_okay=False), help="Then write a folder to carry over.")
 @offline_option
@@ -122,7 +123,7 @@ def pull_command(names: tuple[str, ...], force: bool, pack: Path | None, offline
 
 
 @models_group.command("verify", context_settings=HELP, epilog=_examples("verify htdemucs", "verify --json"))
-@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.argument("names", nargs=-1, metavar="[NAME...]", shell_complete=complete_models)
 @json_option
 def verify_command(names: tuple[str, ...], json_mode: bool) -> None:
     """Hash the weights that are here and compare (all models by default); exit 4 if any is damaged or missing."""
@@ -171,7 +172,7 @@ def import_command(paths: tuple[Path, ...], json_mode: bool) -> None:
 
 
 @models_group.command("remove", context_settings=HELP, epilog=_examples("remove mdx_extra_q"))
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=complete_models)
 @json_option
 def remove_command(names: tuple[str, ...], json_mode: bool) -> None:
     """Delete a model's weights, except files that another model here needs."""

@@ -56,6 +56,10 @@ def show_plans(options: dict[str, Any], *, json_mode: bool) -> int:
     return status
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _print_plan(plan: SeparationPlan, notices: list[str]) -> None:
     from revithion_stems.units import format_bytes, format_duration
 
@@ -63,9 +67,9 @@ def _print_plan(plan: SeparationPlan, notices: list[str]) -> None:
         click.echo(f"  {label:<9}{printable(text)}")
 
     click.echo(printable(plan.source))
-    line("source", f"{format_duration(plan.duration_s)}, {plan.sample_rate} Hz, {plan.channels} channels")
+    line("source", f"{format_duration(plan.duration_s)}, {plan.sample_rate} Hz, {_count(plan.channels, 'channel')}")
     line("model", f"{plan.model} ({plan.presence}); weights: {plan.licence}")
-    line("engine", f"{plan.engine} on {plan.device}: {plan.networks} networks, {plan.runs} runs")
+    line("engine", f"{plan.engine} on {plan.device}: {_count(plan.networks, 'network')}, {_count(plan.runs, 'run')}")
     line("time", f"about {format_duration(plan.estimated_s)} ({plan.estimate_basis})")
     line("memory", f"about {format_bytes(plan.memory_bytes)}; {format_bytes(plan.memory_free_bytes)} free")
     line("disk", f"{format_bytes(plan.disk_bytes)} while working; {format_bytes(plan.disk_free_bytes)} free")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from revithion_stems.cli.completion import complete_models
+
 if TYPE_CHECKING:
-    from revithion_stems.api import OutputOptions
+    from revithion_stems.outputs import OutputOptions
     from revithion_stems.requests import SeparationRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -18,7 +20,14 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path)),
     click.option("-o", "--output", type=click.Path(path_type=Path), default=Path(), help="Folder for stems."),
     click.option("--template", default="{track}/{stem}.{ext}", show_default=True, help="Names below the folder."),
-    click.option("-m", "--model", default="auto", show_default=True, help="Model; see `models list`."),
+    click.option(
+        "-m",
+        "--model",
+        default="auto",
+        show_default=True,
+        help="Model; see `models list`.",
+        shell_complete=complete_models,
+    ),
     click.option("--stems", help="Only these stems, comma-separated; only what they need is computed."),
     click.option("--two-stems", metavar="STEM", help="STEM and the rest (no_STEM)."),
     click.option(
@@ -43,7 +52,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
     ),
     click.option("-b", "--bit-depth", type=click.Choice(["16", "24", "32f"]), help="WAV: 32f, 24, 16; FLAC: 24, 16."),
-    click.option("--segment", type=float, help="Seconds per network run; less needs less memory."),
+    click.option("--segment", type=float, help="Seconds per network run, at most the model's own."),
     click.option("--overlap", type=float, default=0.25, show_default=True, help="Fraction of a segment, not seconds."),
     click.option("--shifts", type=int, default=0, show_default=True, help="Random time shifts to average over."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of the shifts."),
@@ -68,10 +77,10 @@ def build_requests(options: dict[str, Any]) -> tuple[list[SeparationRequest], Ou
     Raises:
         RequestError: A value is out of range, or two sources would have the same stems' files.
     """
-    from revithion_stems.api import OutputOptions
     from revithion_stems.errors import RequestError
+    from revithion_stems.output_format import BitDepth, Container, OutputFormat
+    from revithion_stems.outputs import OutputOptions
     from revithion_stems.requests import OtherMethod, SeparationRequest
-    from revithion_stems.stem_files import BitDepth, Container, OutputFormat
     from revithion_stems.stems import ResidualPolicy
 
     depth = options["bit_depth"]

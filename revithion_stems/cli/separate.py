@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,9 +13,9 @@ from revithion_stems.cli.interrupts import run_cancellable
 from revithion_stems.cli.request_options import build_requests, request_options
 
 if TYPE_CHECKING:
-    from revithion_stems.api import SeparationReport
     from revithion_stems.events import JobEvent
     from revithion_stems.requests import SeparationRequest
+    from revithion_stems.runner import SeparationReport
 
 _EXAMPLES = """Examples:
 
@@ -42,11 +43,12 @@ def separate_command(dry_run: bool, quiet: bool, json_mode: bool, **options: Any
 
         return show_plans(options, json_mode=json_mode)
 
-    from revithion_stems.api import ModelCache, separate_to_files
+    from revithion_stems.api import separate_to_files
     from revithion_stems.cli.progress import open_display
     from revithion_stems.errors import Cancelled, RevithionError
     from revithion_stems.events import CancelToken, event_as_dict
     from revithion_stems.planning import record_run_s
+    from revithion_stems.runner import ModelCache
     from revithion_stems.weights import ModelStore
 
     requests, output = build_requests(options)
@@ -83,15 +85,19 @@ def separate_command(dry_run: bool, quiet: bool, json_mode: bool, **options: Any
 def _print_report(report: SeparationReport, request: SeparationRequest) -> None:
     from revithion_stems.units import format_db, format_duration
 
-    click.echo(printable(f"{request.source_name} → {report.stems[0].path.parent}"))
+    click.echo(f"{printable(request.source_name)} →")
     for stem in report.stems:
-        click.echo(f"  {printable(str(stem.path))}")
+        click.echo(f"  {printable(_short(stem.path))}")
     facts = [
         f"{report.model} ({report.engine}, {report.device})",
         f"{format_duration(report.duration_s)} of audio in {format_duration(report.elapsed_s)}",
     ]
     if report.null_db is not None:
-        exact = report.null_db == float("-inf")
-        facts.append("sum equals the source exactly" if exact else f"null {format_db(report.null_db)}")
+        facts.append("sum equals the source exactly" if report.exact else f"null {format_db(report.null_db)}")
     click.echo(f"  {' · '.join(facts)}\n  weights: {report.licence}")
     sys.stdout.flush()
+
+
+def _short(path: Path) -> str:
+    """``path`` as seen from the current folder, if it is below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

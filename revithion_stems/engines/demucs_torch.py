@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,12 +68,31 @@ class DemucsTorch:
         try:
             # A copy: torch warns about read-only arrays, and must not share memory with a caller's buffer.
             batch = torch.from_numpy(np.array(mix, dtype=np.float32))[None].to(self._device)  # [1, 2, frames]
-            with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=half):
+            with (
+                torch.inference_mode(),
+                torch.autocast(self._device, torch.bfloat16, enabled=half),
+                _flash_attention(),
+            ):
                 out: Any = self._network(batch)  # [1, stems, 2, frames]
             return out[0, ..., :frames].float().cpu().numpy()
         except (RuntimeError, MemoryError) as exc:
             raise EngineError(
                 f"PyTorch failed on {self._device}: {str(exc).splitlines()[0]}",
-                hint="Close other programs if memory ran out, use a smaller --segment, or --device cpu.",
+                hint="Close other programs if memory ran out, or use --device cpu.",
                 code="engine.failed",
             ) from exc
+
+
+@contextlib.contextmanager
+def _flash_attention() -> Generator[None]:
+    """Sends self-attention through scaled dot product attention, as cross-attention goes already.
+
+    In evaluation PyTorch takes a "fast path" for self-attention, which on a CPU multiplies out all 2688² weights of
+    each head. Without it a segment took 22 % less time and 200 MiB less memory, at the same output within 1e-6.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from revithion_stems import separate
 from revithion_stems.audio import AudioBuffer, channel_pairs
-from revithion_stems.audio_files import AudioReader, read_audio, read_info, scan
+from revithion_stems.audio_files import AudioReader, read_audio, read_info
+from revithion_stems.audio_scan import scan
 from revithion_stems.errors import Cancelled, InputError
 from revithion_stems.events import CancelToken, Notice
 from revithion_stems.mpeg_frames import IndexedStream, read_index

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from revithion_stems.audio import AudioBuffer, Float32
-from revithion_stems.audio_files import scan
+from revithion_stems.audio_scan import scan
 from revithion_stems.catalog import Architecture, ModelSpec, Network, WeightsFile, WeightsFormat, load_catalog
 from revithion_stems.engines import ENGINES, EngineOptions, choose_engine, demucs_spectrogram, load_separators
 from revithion_stems.engines.demucs_torch import SAFE_ERROR_DB, DemucsTorch

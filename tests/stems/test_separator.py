@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from revithion_stems import AudioBuffer, OtherMethod, OutputOptions, ResidualPolicy, SeparationRequest, separate
-from revithion_stems.api import ModelCache, separate_to_files
-from revithion_stems.audio_files import scan
+from revithion_stems.api import separate_to_files
+from revithion_stems.audio_scan import scan
 from revithion_stems.catalog import load_catalog
 from revithion_stems.errors import Cancelled, EngineError, InputError, RequestError
 from revithion_stems.events import CancelToken, JobChanged, JobProgress, event_as_dict
 from revithion_stems.jobs import TRANSITIONS, JobState
 from revithion_stems.requests import plan_stems
+from revithion_stems.runner import ModelCache
 from revithion_stems.separator import LoadedModel, separate_blocks
 
 DSP = load_catalog()["dsp"]
