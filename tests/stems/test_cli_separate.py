@@ -93,7 +93,7 @@ def test_a_song_becomes_four_files_that_sum_to_it_twice_the_same(place):
     assert (done.returncode, done.stderr) == (0, "")
     assert files(place) == {"song.wav", *(f"song/{stem}.wav" for stem in STEMS)}
     for stem in STEMS:
-        assert str(place / "song" / f"{stem}.wav") in done.stdout
+        assert f"  song/{stem}.wav\n" in done.stdout
     assert "sum equals the source exactly" in done.stdout
     assert "weights: " in done.stdout
     parts = [soundfile.read(place / "song" / f"{stem}.wav", dtype="float32")[0] for stem in STEMS]

@@ -21,7 +21,7 @@ from revithion_stems.errors import Cancelled, OutputError, RequestError
 from revithion_stems.events import CancelToken, Notice, StemReady
 from revithion_stems.ogg_pages import SERIAL, checksum, fix_serial, has_end
 from revithion_stems.stem_files import StemFiles
-from revithion_stems.stems import close_null
+from revithion_stems.stems import NullMeter, close_null
 
 FORMATS = [
     OutputFormat(container=Container.WAV, bit_depth=BitDepth.FLOAT32),
@@ -58,7 +58,8 @@ def write(folder, stems, output_format, *, rate=44100, fold=None, block=7000):
     paths = {name: folder / f"{name}.{output_format.container.value}" for name in names}
     with StemFiles(paths, output_format=output_format, channels=stems.shape[1], sample_rate=rate, fold=fold) as files:
         for at in range(0, stems.shape[2], block):
-            files.write(stems[..., at : at + block])
+            span = stems[..., at : at + block]
+            files.write(span, span.sum(axis=0))
         return files.commit(lambda: None), files.gain_db
 
 
@@ -336,7 +337,7 @@ def test_wav_becomes_rf64_before_its_sizes_overflow(depth, channels, frames, maj
 
 
 def test_rf64_is_written_and_read_back(tmp_path, monkeypatch):
-    monkeypatch.setattr("revithion_stems.stem_files._RF64_FROM_BYTES", 1000)
+    monkeypatch.setattr("revithion_stems.output_format._RF64_FROM_BYTES", 1000)
     stems = noise()[None]
     written, _ = write(tmp_path, stems, OutputFormat())
     assert soundfile.info(written[0].path).format == "RF64"
@@ -381,7 +382,7 @@ def raise_stop():
 def test_stopping_while_encoding_leaves_nothing(tmp_path, output_format):
     paths = {"a": tmp_path / "x" / "y" / "a", "b": tmp_path / "x" / "b"}
     with StemFiles(paths, output_format=output_format, channels=1, sample_rate=8000, fold=None) as files:
-        files.write(np.zeros((2, 1, 100), np.float32))
+        files.write(np.zeros((2, 1, 100), np.float32), np.zeros((1, 100), np.float32))
         assert [path for path in leftovers(tmp_path) if not path.endswith(".part")] == ["x", "x/y"]
         with pytest.raises(Stop):
             files.commit(raise_stop)
@@ -393,7 +394,7 @@ def test_stopping_leaves_other_people_s_files_and_folders(tmp_path):
     (tmp_path / "x" / "a").write_text("older")
     paths = {"a": tmp_path / "x" / "a", "b": tmp_path / "new" / "b"}
     with StemFiles(paths, output_format=OutputFormat(), channels=1, sample_rate=8000, fold=None) as files:
-        files.write(np.zeros((2, 1, 100), np.float32))
+        files.write(np.zeros((2, 1, 100), np.float32), np.zeros((1, 100), np.float32))
         (tmp_path / "new" / "theirs").write_text("put there meanwhile")
     assert leftovers(tmp_path) == ["new", "new/theirs", "x", "x/a"]
     assert (tmp_path / "x" / "a").read_text() == "older"
@@ -427,7 +428,7 @@ def test_cancelling_leaves_nothing(tmp_path, at):
 def test_a_name_that_is_taken_at_the_end_takes_the_others_back(tmp_path):
     paths = {"a": tmp_path / "a", "b": tmp_path / "b"}
     with StemFiles(paths, output_format=OutputFormat(), channels=1, sample_rate=8000, fold=None) as files:
-        files.write(np.zeros((2, 1, 100), np.float32))
+        files.write(np.zeros((2, 1, 100), np.float32), np.zeros((1, 100), np.float32))
         (tmp_path / "b").mkdir()  # somebody is faster
         (tmp_path / "b" / "theirs").touch()
         with pytest.raises(OutputError):
@@ -444,7 +445,7 @@ def fail(folder, code, stems=None, template="{stem}.wav") -> OutputError:
 
     def attempt():
         with StemFiles(paths, output_format=OutputFormat(), channels=2, sample_rate=44100, fold=None) as files:
-            files.write(stems)
+            files.write(stems, stems.sum(axis=0))
             files.commit(lambda: None)
 
     with pytest.raises(OutputError) as caught:
@@ -551,3 +552,38 @@ def test_paths(tmp_path):
     assert options.paths(Path("in") / "a b.mp3", ("drums",), "dsp") == {
         "drums": tmp_path.resolve() / "dsp" / "mp3" / "a b-drums.wav"
     }
+
+
+def test_the_null_is_that_of_what_is_in_the_files(tmp_path):
+    # An MP3-like source has values below the grid of 24 bits; `exact` can't keep them there, and the figure says so.
+    source = noise(20_000) * np.float32(0.3)
+    request = SeparationRequest(source=tmp_path / "song.wav", model="dsp", residual="exact")
+    soundfile.write(request.source, source.T, 44100, subtype="FLOAT")
+    for output_format in (
+        OutputFormat(),
+        OutputFormat(bit_depth=BitDepth.INT24),
+        OutputFormat(container=Container.FLAC),
+    ):
+        report = separate_to_files(request, OutputOptions(folder=tmp_path / "out", format=output_format))
+        total = sum(soundfile.read(stem.path, dtype="float32")[0].T for stem in report.stems)
+        meter = NullMeter()
+        meter.add(total, source)
+        assert report.null_db == pytest.approx(meter.null_db, abs=0.01)
+        assert report.exact == (output_format == OutputFormat()) == bool(np.array_equal(total, source))
+
+
+def test_the_null_counts_the_rounding_after_a_shared_gain(tmp_path):
+    stems = np.full((2, 1, 1000), 0.75, np.float32) * np.linspace(-1.5, 1.5, 1000, dtype=np.float32)
+    paths = {name: tmp_path / f"{name}.wav" for name in "ab"}
+    output_format = OutputFormat(bit_depth=BitDepth.INT16)
+    grid = np.float32(2.0**15)
+    stems = np.rint(stems * grid) / grid
+    with StemFiles(paths, output_format=output_format, channels=1, sample_rate=44100, fold=1) as files:
+        files.write(stems, stems.sum(axis=0))
+        files.commit(lambda: None)
+    gain = np.float32(10 ** (files.gain_db / 20))
+    assert files.gain_db == pytest.approx(-6.02, abs=0.01)
+    total = sum(soundfile.read(path, dtype="float32", always_2d=True)[0].T for path in paths.values())
+    meter = NullMeter()
+    meter.add(total / gain, stems.sum(axis=0))
+    assert files.null.null_db == pytest.approx(meter.null_db, abs=0.01)
