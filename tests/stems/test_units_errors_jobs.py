@@ -216,6 +216,7 @@ FIELDS = {
         "licence": "MIT",
         "duration_s": 1.0,
         "elapsed_s": 1.0,
+        "exact": False,
         "null_db": None,
         "gain_db": 0.0,
         "residual": "folded",
