@@ -12,6 +12,7 @@ import onnxruntime
 from revithion_stems.audio import Float32
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.engines import EngineOptions, Separator, WeightsPath, demucs_spectrogram
+from revithion_stems.engines.onnx_norms import load_with_accurate_norms
 from revithion_stems.errors import EngineError, ModelError
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -42,7 +43,9 @@ class HTDemucsOnnx:
                 code="engine.device",
             )
         try:
-            self._session = onnxruntime.InferenceSession(str(path), session_options, providers=[provider])
+            self._session = onnxruntime.InferenceSession(
+                load_with_accurate_norms(path), session_options, providers=[provider]
+            )
         except Exception as exc:
             raise ModelError(
                 f"ONNX Runtime can't load {path.name}: {exc}",

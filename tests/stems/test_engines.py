@@ -38,8 +38,8 @@ TINY: dict[str, Any] = {"channels": 8, "depth": 4, "bottom_channels": 8, "t_laye
 TINY_SEGMENT = Fraction(1, 2)
 SAME_ARITHMETIC = 1e-5
 """The same operations in the same order, apart from the order of a few float32 sums."""
-OTHER_KERNELS = 1e-3
-"""Other kernels: ONNX Runtime's instance normalisation sums millions of squares in float32 (measured: up to 3.3e-4)."""
+OTHER_KERNELS = 1e-4
+"""Other kernels for the same arithmetic, on samples of full scale 1 (measured: up to 1.1e-5)."""
 
 
 def make_spec(architecture: Architecture = Architecture.HTDEMUCS, networks: int = 1, **changes: Any) -> ModelSpec:
@@ -372,12 +372,55 @@ def test_engines_agree_with_each_other_and_with_demucs_on_real_music(
         estimates[entry.name] = run_stream(model, mix, request)
     demucs = demucs_reference(load_network(spec, *paths[0]), mix, shifts=0, overlap=0.25)
     assert np.abs(estimates["torch"] - demucs).max() < SAME_ARITHMETIC
-    assert np.abs(estimates["onnx"] - demucs).max() < OTHER_KERNELS * np.abs(mix).max()
+    assert np.abs(estimates["onnx"] - demucs).max() < OTHER_KERNELS
     for index, stem in enumerate(spec.stems):
         expected = sdr_db(falcon69[stem], demucs[index])
         for estimate in estimates.values():
             assert abs(sdr_db(falcon69[stem], estimate[index]) - expected) <= 0.01
     assert sdr_db(falcon69["drums"], demucs[0]) > 10  # 10.4 dB: these are the real weights, doing their work
+
+
+def test_norms_in_two_stages_compute_what_the_graph_said(tmp_path: Path) -> None:
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    from revithion_stems.engines.onnx_norms import load_with_accurate_norms
+
+    rng = np.random.default_rng(0)
+    channels, frames = 3, 50_000
+    weight = rng.standard_normal((channels, 1)).astype(np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], name="/ReduceMean", axes=[1, 2], keepdims=1),
+        helper.make_node("Reshape", ["x", "flat"], ["row"], name="/norm/Reshape"),
+        helper.make_node("InstanceNormalization", ["row", "one", "zero"], ["n"], name="/norm/Norm", epsilon=1e-5),
+        helper.make_node("Reshape", ["n", "deep"], ["back"], name="/norm/Reshape_1"),
+        helper.make_node("Mul", ["back", "weight"], ["y"], name="/norm/Mul"),
+    ]
+    constants = {
+        "flat": np.array([1, 1, -1]),
+        "deep": np.array([1, channels, -1]),
+        "one": np.ones(1, np.float32),
+        "zero": np.zeros(1, np.float32),
+        "weight": weight,
+    }
+    shape = [1, channels, frames]
+    graph = helper.make_graph(
+        nodes,
+        "norm",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("mean", "y")],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "g.onnx")
+    model = load_with_accurate_norms(tmp_path / "g.onnx")
+    assert b"InstanceNormalization" not in model
+    x = (rng.standard_normal(shape) + 3).astype(np.float32)
+    mean, y = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    exact = x.astype(np.float64)
+    assert mean.item() == pytest.approx(exact.mean(), abs=1e-6)
+    expected = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-5) * weight
+    assert np.abs(y - expected).max() < 1e-5
 
 
 @pytest.mark.weights
