@@ -14,7 +14,7 @@ from revithion_stems.audio import Float32
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.engines import EngineOptions, Separator, WeightsPath
 from revithion_stems.engines.demucs_weights import load_network
-from revithion_stems.errors import EngineError
+from revithion_stems.engines.torch_errors import torch_errors
 from revithion_stems.units import power_db
 
 SAFE_ERROR_DB = -40.0
@@ -65,22 +65,16 @@ class DemucsTorch:
         frames = mix.shape[1]
         if self._segment is not None and frames < self._segment:
             mix = np.pad(mix, ((0, 0), (0, self._segment - frames)))
-        try:
-            # A copy: torch warns about read-only arrays, and must not share memory with a caller's buffer.
-            batch = torch.from_numpy(np.array(mix, dtype=np.float32))[None].to(self._device)  # [1, 2, frames]
-            with (
-                torch.inference_mode(),
-                torch.autocast(self._device, torch.bfloat16, enabled=half),
-                _flash_attention(),
-            ):
-                out: Any = self._network(batch)  # [1, stems, 2, frames]
+        # A copy: torch warns about read-only arrays, and must not share memory with a caller's buffer.
+        batch = torch.from_numpy(np.array(mix, dtype=np.float32))[None]  # [1, 2, frames]
+        with (
+            torch_errors(self._device),
+            torch.inference_mode(),
+            torch.autocast(self._device, torch.bfloat16, enabled=half),
+            _flash_attention(),
+        ):
+            out: Any = self._network(batch.to(self._device))  # [1, stems, 2, frames]
             return out[0, ..., :frames].float().cpu().numpy()
-        except (RuntimeError, MemoryError) as exc:
-            raise EngineError(
-                f"PyTorch failed on {self._device}: {str(exc).splitlines()[0]}",
-                hint="Close other programs if memory ran out, or use --device cpu.",
-                code="engine.failed",
-            ) from exc
 
 
 @contextlib.contextmanager

