@@ -6,6 +6,8 @@ gives constructor arguments (plain data) and tensors. Pickles are read with ``we
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import inspect
 import json
 import re
@@ -73,12 +75,8 @@ def load_network(spec: ModelSpec, file: WeightsFile, path: Path) -> torch.nn.Mod
 
 def _from_pickle(cls: type[torch.nn.Module], spec: ModelSpec, path: Path) -> torch.nn.Module:
     allowed: list[Any] = [cls, Fraction]
-    try:
-        import diffq
-
-        allowed += [diffq.DiffQuantizer, diffq.UniformQuantizer]
-    except ImportError:
-        pass  # then a quantised file fails in _build, with the hint to install it
+    with contextlib.suppress(EngineError):  # without diffq, a quantised file fails in _build, with the hint
+        allowed += [_diffq().DiffQuantizer, _diffq().UniformQuantizer]
     with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         package: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -101,18 +99,22 @@ def _build(cls: type[torch.nn.Module], args: Any, kwargs: dict[str, Any], state:
     known = inspect.signature(cls).parameters
     network = cls(*args, **{key: value for key, value in kwargs.items() if key in known})
     if state.get("__quantized"):
-        try:
-            from diffq import restore_quantized_state
-        except ImportError as exc:
-            raise EngineError(
-                "this model is quantised with DiffQ, which is not installed",
-                hint="Run `pip install 'revithion-stems[quantized]'`, or use mdx_extra, which is the same unquantised.",
-                code="engine.missing",
-            ) from exc
-        restore_quantized_state(network, state)
+        _diffq().restore_quantized_state(network, state)
     else:
         network.load_state_dict(state)
     return network
+
+
+def _diffq() -> Any:
+    """The optional package that quantised weights need."""
+    try:
+        return importlib.import_module("diffq")
+    except ImportError as exc:
+        raise EngineError(
+            "this model is quantised with DiffQ, which is not installed",
+            hint="Run `pip install 'revithion-stems[quantized]'`, or use mdx_extra, which is the same unquantised.",
+            code="engine.missing",
+        ) from exc
 
 
 def _decode(value: Any) -> Any:
@@ -136,10 +138,9 @@ def _unflatten(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return [_unflatten(item, tensors) for item in node["_list"]]
     if "_tuple" in node:
         return tuple(_unflatten(item, tensors) for item in node["_tuple"])
-    if str(node.get("_class", "")).rsplit(".", 1)[-1] in ("DiffQuantizer", "UniformQuantizer"):
-        import diffq
-
-        return getattr(diffq, str(node["_class"]).rsplit(".", 1)[-1])
+    name = str(node.get("_class", "")).rsplit(".", 1)[-1]
+    if name in ("DiffQuantizer", "UniformQuantizer"):
+        return getattr(_diffq(), name)
     raise ValueError(f"unknown node {node!r} in the file's structure")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -446,3 +447,14 @@ def test_what_torch_raises_becomes_an_engine_error() -> None:
     with pytest.raises(EngineError) as caught:
         separator.separate_segment(noise(100))
     assert caught.value.message == "PyTorch failed on cpu: DefaultCPUAllocator: can't allocate memory"
+
+
+def test_without_diffq_a_quantised_model_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffq", None)
+    args, kwargs = make_tiny()._init_args_kwargs
+    package = {"klass": HTDemucs, "args": args, "kwargs": kwargs, "state": {"__quantized": True}}
+    torch.save(package, tmp_path / "weights")
+    file = WeightsFile(name="weights", format=WeightsFormat.TORCH, sources=("file:x",))
+    with pytest.raises(EngineError, match="DiffQ") as caught:
+        load_network(make_spec(), file, tmp_path / "weights")
+    assert "revithion-stems[quantized]" in caught.value.hint
