@@ -94,7 +94,7 @@ ENGINES: dict[Architecture, tuple[EngineEntry, ...]] = {
             formats=frozenset({WeightsFormat.ONNX}),
             devices=("cpu", "cuda"),
             base_mib=200,
-            run_mib=3000,
+            run_mib=3300,
             weights_factor=2.0,
         ),
     ),
