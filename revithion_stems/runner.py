@@ -163,6 +163,8 @@ class _Runner:
                 )
             self._total = self._done  # the number of runs was right but for rounding at the end
             self._progress()
+            for remark in dict.fromkeys(separator.remark for separator, _ in model.separators if separator.remark):
+                self._events.notice("engine.precision", remark)
             run_s = (time.monotonic() - self._first_run) / max(1, self._done)
         self._enter(JobState.WRITING)
         sink.close(cancel.raise_if_cancelled)

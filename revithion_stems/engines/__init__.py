@@ -21,6 +21,11 @@ WeightsPath = tuple[WeightsFile, Path]
 class Separator(Protocol):
     """A loaded network on a device. Not thread-safe: one call at a time, from any thread."""
 
+    @property
+    def remark(self) -> str | None:
+        """One line for people about how it computed, known after the first segments; None if all went as asked."""
+        ...
+
     def separate_segment(self, mix: Float32) -> Float32:
         """Separates one segment.
 

@@ -15,7 +15,7 @@ from revithion_stems.catalog import ModelSpec
 from revithion_stems.engines import EngineOptions, Separator, WeightsPath
 from revithion_stems.engines.demucs_weights import load_network
 from revithion_stems.engines.torch_errors import torch_errors
-from revithion_stems.units import power_db
+from revithion_stems.units import format_db, power_db
 
 SAFE_ERROR_DB = -40.0
 """Largest error of half precision, relative to fp32, that a master may have.
@@ -45,6 +45,14 @@ class DemucsTorch:
         self._segment = spec.segment_frames if spec.segment_fixed else None
         self.precision = options.precision
         self.precision_error_db: float | None = None
+
+    @property
+    def remark(self) -> str | None:
+        """See :attr:`revithion_stems.engines.Separator.remark`."""
+        if self.precision_error_db is None:
+            return None
+        kept = "was used" if self.precision != "fp32" else "was not used, all was computed in fp32"
+        return f"bf16 {kept}: its error is {format_db(self.precision_error_db)}, allowed is {format_db(SAFE_ERROR_DB)}"
 
     def separate_segment(self, mix: Float32) -> Float32:
         """See :meth:`revithion_stems.engines.Separator.separate_segment`."""

@@ -36,6 +36,8 @@ def load(spec: ModelSpec, paths: Sequence[WeightsPath], options: EngineOptions) 
 class DspSeparator:
     """Median-filter and mid/side masks; see the module's docstring. Stateless."""
 
+    remark: str | None = None
+
     def __init__(self, spec: ModelSpec) -> None:
         self._order = spec.stems
         frequencies = np.arange(spectrogram.N_FFT // 2) * spec.sample_rate / spectrogram.N_FFT

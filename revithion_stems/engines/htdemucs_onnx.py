@@ -26,6 +26,8 @@ def load(spec: ModelSpec, paths: Sequence[WeightsPath], options: EngineOptions) 
 class HTDemucsOnnx:
     """One exported HTDemucs network. Inputs: mix ``[1, 2, 343980]`` and its spectrogram ``[1, 4, 2048, 336]``."""
 
+    remark: str | None = None
+
     def __init__(self, spec: ModelSpec, path: Path, options: EngineOptions) -> None:
         self._segment = spec.segment_frames
         self._stems = len(spec.stems)

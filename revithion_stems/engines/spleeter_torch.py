@@ -71,6 +71,8 @@ class UNet(nn.Module):
 class SpleeterTorch:
     """All U-nets of a Spleeter model; their squared outputs, normalised, are the masks."""
 
+    remark: str | None = None
+
     def __init__(self, networks: list[UNet], device: str) -> None:
         self._networks = [network.eval().to(device) for network in networks]
         self._device = device

@@ -320,6 +320,8 @@ def test_bf16_is_kept_only_where_its_measured_error_allows() -> None:
         np.testing.assert_array_equal(first[0], noise(1000))  # the segment that was measured is exact
         assert separator.precision == kept
         assert separator.precision_error_db == pytest.approx(20 * np.log10(error), abs=0.1)
+        assert separator.remark is not None
+        assert ("not used" in separator.remark) == (kept == "fp32")
         assert (separator.precision_error_db <= SAFE_ERROR_DB) == (kept == "bf16")
 
 

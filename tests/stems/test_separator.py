@@ -234,6 +234,8 @@ def test_requests_that_make_no_sense(song, parameters, code):
 class Delay:
     """A separator whose stems are its input, some frames later, times a gain per stem."""
 
+    remark = None
+
     def __init__(self, delay_frames: int = 0, gains=(0.25, 0.25, 0.25, 0.25)) -> None:
         self._delay = delay_frames
         self._gains = np.array(gains, np.float32)[:, None, None]
@@ -390,6 +392,8 @@ def test_cancelling_stops_before_the_next_run(song):
 class Broken:
     """A network that computes NaN, as half precision may."""
 
+    remark = None
+
     def separate_segment(self, mix):
         return np.full((4, *mix.shape), np.nan, np.float32)
 
@@ -441,6 +445,7 @@ MEASURE = """
     import revithion_stems.engines.dsp as dsp
 
     class Cheap:  # a model that costs nothing: what is measured is everything around it
+        remark = None
         def __init__(self, spec): pass
         def separate_segment(self, mix): return np.repeat(mix[None] / 4, 4, axis=0)
 
@@ -457,7 +462,7 @@ MEASURE = """
         while not done:
             peak = max(peak, process.memory_info().rss)
             time.sleep(0.005)
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     separate_to_files(SeparationRequest(source=source, model="dsp", segment_s=2.0), OutputOptions(folder=folder))
     done = True
