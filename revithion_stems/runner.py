@@ -150,6 +150,8 @@ class _Runner:
             self._check_source(reader, found)
             key = (spec, plan.model_stems, request.engine, request.device, request.threads, request.precision)
             model = models.get(key, lambda: load_model(request, spec, plan, store))
+            for separator, _ in model.separators:
+                separator.begin()
             self._enter(JobState.SEPARATING)
             frames = 0
             for block in self._separate(reader, model, plan, found, sample_rate):

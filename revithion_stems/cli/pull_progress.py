@@ -6,9 +6,8 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
-import click
-
 from revithion_stems.cli.console import print_json, printable
+from revithion_stems.cli.progress import LineDisplay
 from revithion_stems.events import DownloadProgress, EventCallback, JobEvent, Notice, event_as_dict
 
 
@@ -24,12 +23,7 @@ def pull_reporter(*, json_mode: bool) -> Generator[EventCallback, None, None]:
         with _bars() as callback:
             yield callback
     else:
-        yield _say
-
-
-def _say(event: JobEvent) -> None:
-    if isinstance(event, Notice):
-        click.echo(printable(event.message), err=True)
+        yield LineDisplay().show
 
 
 @contextmanager

@@ -21,6 +21,10 @@ WeightsPath = tuple[WeightsFile, Path]
 class Separator(Protocol):
     """A loaded network on a device. Not thread-safe: one call at a time, from any thread."""
 
+    def begin(self) -> None:
+        """Forgets what the previous source taught it; called before each: a warm model answers like a new one."""
+        ...
+
     @property
     def remark(self) -> str | None:
         """One line for people about how it computed, known after the first segments; None if all went as asked."""

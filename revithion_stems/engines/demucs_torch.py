@@ -43,7 +43,12 @@ class DemucsTorch:
         self._network = network.eval().to(options.device)
         self._device = options.device
         self._segment = spec.segment_frames if spec.segment_fixed else None
-        self.precision = options.precision
+        self._wanted_precision = options.precision
+        self.begin()
+
+    def begin(self) -> None:
+        """See :meth:`revithion_stems.engines.Separator.begin`: each source's own first segment decides on precision."""
+        self.precision = self._wanted_precision
         self.precision_error_db: float | None = None
 
     @property

@@ -32,7 +32,6 @@ _CLASSES: dict[Architecture, type[torch.nn.Module]] = {
 }
 _ONNX_ARGUMENTS = {"dconv_mode": 3, "bottom_channels": 512, "t_layers": 5}
 _FREQ_EMB_SCALE = 10.0
-_EXACT_KEYS = ("weight", "bias")
 
 
 def load_network(spec: ModelSpec, file: WeightsFile, path: Path) -> torch.nn.Module:
@@ -57,7 +56,7 @@ def load_network(spec: ModelSpec, file: WeightsFile, path: Path) -> torch.nn.Mod
         network = readers[file.format](cls, spec, path)
     except (ModelError, EngineError):
         raise
-    except Exception as exc:
+    except Exception as exc:  # four libraries parse here, each with errors of its own
         raise ModelError(
             f"{path.name} does not hold {spec.name}: {str(exc).splitlines()[0] if str(exc) else type(exc).__name__}",
             hint=f"Run `revithion-stems models pull {spec.name} --force`.",

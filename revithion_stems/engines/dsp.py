@@ -44,6 +44,9 @@ class DspSeparator:
         self._low = _slope(frequencies, _BASS_HZ, _BASS_WIDTH_HZ)
         self._voice_band = (1 - self._low) * _slope(frequencies, _VOCALS_TOP_HZ, _VOCALS_TOP_WIDTH_HZ)
 
+    def begin(self) -> None:
+        """See :meth:`revithion_stems.engines.Separator.begin`; nothing is learnt here."""
+
     def separate_segment(self, mix: Float32) -> Float32:
         """See :meth:`revithion_stems.engines.Separator.separate_segment`."""
         frames = mix.shape[1]

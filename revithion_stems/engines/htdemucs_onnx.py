@@ -48,7 +48,7 @@ class HTDemucsOnnx:
             self._session = onnxruntime.InferenceSession(
                 load_with_accurate_norms(path), session_options, providers=[provider]
             )
-        except Exception as exc:
+        except Exception as exc:  # the errors of ONNX Runtime and protobuf share no public base class
             raise ModelError(
                 f"ONNX Runtime can't load {path.name}: {exc}",
                 hint=f"Run `revithion-stems models pull {spec.name} --force`.",
@@ -65,6 +65,9 @@ class HTDemucsOnnx:
             )
         self._names = [node.name for node in self._session.get_inputs()]
 
+    def begin(self) -> None:
+        """See :meth:`revithion_stems.engines.Separator.begin`; nothing is learnt here."""
+
     def separate_segment(self, mix: Float32) -> Float32:
         """See :meth:`revithion_stems.engines.Separator.separate_segment`."""
         frames = mix.shape[1]
@@ -72,7 +75,7 @@ class HTDemucsOnnx:
         inputs = dict(zip(self._names, (padded[None], demucs_spectrogram.forward(padded)[None]), strict=True))
         try:
             outputs: Any = self._session.run(None, inputs)
-        except Exception as exc:
+        except Exception as exc:  # the errors of ONNX Runtime and protobuf share no public base class
             raise EngineError(
                 f"ONNX Runtime failed: {exc}",
                 hint="Close other programs if memory ran out, or use --engine torch.",

@@ -78,6 +78,9 @@ class SpleeterTorch:
         self._device = device
         self._window = torch.hann_window(_N_FFT, device=device)
 
+    def begin(self) -> None:
+        """See :meth:`revithion_stems.engines.Separator.begin`; nothing is learnt here."""
+
     def separate_segment(self, mix: Float32) -> Float32:
         """See :meth:`revithion_stems.engines.Separator.separate_segment`."""
         frames = mix.shape[1]
@@ -129,7 +132,7 @@ def _load_unet(spec: ModelSpec, path: Path) -> UNet:
         if missing:
             raise ValueError(f"{len(missing)} tensors are missing, first {missing[0]}")
         network.load_state_dict({k: v for k, v in state.items() if k in network.state_dict()}, strict=False)
-    except Exception as exc:
+    except Exception as exc:  # pickle, zip and torch fail here in many ways
         raise ModelError(
             f"{path.name} does not hold {spec.name}: {str(exc).splitlines()[0]}",
             hint=f"Run `revithion-stems models pull {spec.name} --force`.",

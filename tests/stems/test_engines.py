@@ -321,6 +321,11 @@ def test_bf16_is_kept_only_where_its_measured_error_allows() -> None:
         assert separator.precision == kept
         assert separator.precision_error_db == pytest.approx(20 * np.log10(error), abs=0.1)
         assert separator.remark is not None
+        again = DemucsTorch(Rounding(error), spec, EngineOptions(precision="bf16"))
+        again.separate_segment(noise(1000, seed=1))  # another source first, as with a warm model
+        again.begin()
+        np.testing.assert_array_equal(again.separate_segment(noise(1000)), first)
+        assert again.remark == separator.remark
         assert ("not used" in separator.remark) == (kept == "fp32")
         assert (separator.precision_error_db <= SAFE_ERROR_DB) == (kept == "bf16")
 

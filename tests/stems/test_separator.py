@@ -236,6 +236,9 @@ class Delay:
 
     remark = None
 
+    def begin(self):
+        pass
+
     def __init__(self, delay_frames: int = 0, gains=(0.25, 0.25, 0.25, 0.25)) -> None:
         self._delay = delay_frames
         self._gains = np.array(gains, np.float32)[:, None, None]
@@ -394,6 +397,9 @@ class Broken:
 
     remark = None
 
+    def begin(self):
+        pass
+
     def separate_segment(self, mix):
         return np.full((4, *mix.shape), np.nan, np.float32)
 
@@ -447,6 +453,7 @@ MEASURE = """
     class Cheap:  # a model that costs nothing: what is measured is everything around it
         remark = None
         def __init__(self, spec): pass
+        def begin(self): pass
         def separate_segment(self, mix): return np.repeat(mix[None] / 4, 4, axis=0)
 
     dsp.DspSeparator = Cheap
