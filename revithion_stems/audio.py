@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,6 +12,9 @@ import numpy.typing as npt
 from revithion_stems.errors import InputError
 
 Float32: TypeAlias = npt.NDArray[np.float32]
+
+BLOCK_FRAMES = 65_536
+"""What sources are read in: sums over blocks round alike, wherever the audio comes from."""
 
 MAX_CHANNELS = 8
 MIN_SAMPLE_RATE = 4_000
@@ -65,6 +69,11 @@ class AudioBuffer:
     def duration_s(self) -> float:
         """Length in seconds."""
         return self.frames / self.sample_rate
+
+    def blocks(self, block_frames: int = BLOCK_FRAMES) -> Iterator[Float32]:
+        """The samples in blocks ``[channels, ≤ block_frames]``, the same ones as those of a file are read in."""
+        for at in range(0, self.frames, block_frames):
+            yield self.samples[:, at : at + block_frames]
 
 
 def check_layout(channels: int, frames: int, sample_rate: int, *, origin: str) -> None:

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from revithion_stems.audio import Float32, channel_pairs
 from revithion_stems.events import CancelToken
+
+
+class AudioDigest:
+    """SHA-256 of decoded audio: of its rate, its channel count and its float32 samples, interleaved little-endian."""
+
+    def __init__(self, *, channels: int, sample_rate: int) -> None:
+        self._hash = hashlib.sha256(f"{sample_rate} {channels}\n".encode())
+
+    def follow(self, blocks: Iterable[Float32]) -> Iterator[Float32]:
+        """The same blocks ``[channels, frames]``, each taken into the digest on its way."""
+        for block in blocks:
+            self._hash.update(np.ascontiguousarray(block.T).astype("<f4", copy=False).data.cast("B"))
+            yield block
+
+    def hexdigest(self) -> str:
+        """64 hex digits."""
+        return self._hash.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +40,7 @@ class ScanResult:
         peak: Largest magnitude.
         mean: Per channel group, the mean of its mono mix.
         std: Per channel group, the standard deviation (n − 1) of its mono mix.
-        sha256: Digest of the decoded float32 samples, interleaved little-endian, with rate and channel count.
+        sha256: See :class:`AudioDigest`.
     """
 
     channels: int
@@ -42,14 +59,13 @@ def scan(blocks: Iterable[Float32], *, channels: int, sample_rate: int, cancel: 
     song loses nothing.
     """
     groups = channel_pairs(channels)
-    digest = hashlib.sha256(f"{sample_rate} {channels}\n".encode())
+    digest = AudioDigest(channels=channels, sample_rate=sample_rate)
     count = 0
     peak = 0.0
     means = [0.0] * len(groups)
     squares = [0.0] * len(groups)
-    for block in blocks:
+    for block in digest.follow(blocks):
         cancel.raise_if_cancelled()
-        digest.update(np.ascontiguousarray(block.T).astype("<f4", copy=False).tobytes())
         peak = max(peak, float(np.abs(block).max()))
         frames = block.shape[1]
         for index, group in enumerate(groups):

@@ -172,6 +172,16 @@ def test_mp3_with_a_cover_and_tags(tmp_path):
         np.testing.assert_allclose(read(tmp_path / "a.mp3"), expected, rtol=0, atol=2e-6)
 
 
+@needs_lame
+def test_mp3_in_wav_is_no_lossless_format(tmp_path):
+    """Its length is an estimate from the size of the data, which is no sign that something is missing."""
+    soundfile.write(tmp_path / "a.wav", tone(30_123), 44100)
+    ffmpeg("-i", tmp_path / "a.wav", "-c:a", "libmp3lame", tmp_path / "b.wav")
+    ffmpeg("-i", tmp_path / "b.wav", "-c:a", "pcm_f32le", tmp_path / "c.wav")
+    expected, _ = soundfile.read(tmp_path / "c.wav", dtype="float32")
+    np.testing.assert_allclose(read(tmp_path / "b.wav"), expected, rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize("rate", [8000, 22050, 44100])
 def test_the_frames_of_an_mp3_are_counted(tmp_path, rate):
     path = tmp_path / "a.mp3"
