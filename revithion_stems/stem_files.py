@@ -1,60 +1,71 @@
-"""Writing a set of stems: complete under their final names, or not there at all.
+"""Stems encoded into the files of a set, with one gain for all of them.
 
-Stems are first kept as raw float32 in hidden ``.part`` files beside their final place. When the last frame is in, their
-peak is known: formats that clip at full scale then get one gain for all stems, a power of two, so that the sum stays
-exact. Each is encoded to a second ``.part`` file, checked, flushed to disk and renamed; any error removes them all.
+32-bit float is encoded as it comes. Formats that clip at full scale need a gain if a stem is louder than that; it is
+the same for all stems and a power of two, so that the sum stays exact. Their stems are kept as raw float32 beside the
+files until the last frame is in and the peak is known.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import hashlib
 import math
-import os
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-import soundfile
 
 from revithion_stems.audio import Float32
-from revithion_stems.audio_files import AudioReader, soundfile_name
-from revithion_stems.errors import InputError
-from revithion_stems.ogg_pages import fix_serial
+from revithion_stems.digests import sha256_file
+from revithion_stems.encoders import Encoder, TrackInfo, check_encoded, open_encoder
+from revithion_stems.file_set import FileSet
 from revithion_stems.output_errors import output_errors
-from revithion_stems.output_format import BitDepth, Container, OutputFormat
+from revithion_stems.output_format import BitDepth, OutputFormat
 from revithion_stems.stems import NullMeter, close_null
+from revithion_stems.tags import Tags
 from revithion_stems.units import db_from_ratio
 
-_BLOCK_FRAMES = 65_536
-_SFC_SET_ADD_PEAK_CHUNK = 0x1050  # sndfile.h
+_THREADS = 4
+
+TagsOf = Callable[[str | None], Tags]
+"""Stem → what its file says of it; None stands for the mix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenStem:
-    """A finished file: its name in the set, where it is, and the SHA-256 of its bytes."""
+    """A finished stem.
+
+    Attributes:
+        stem: Its name in the set.
+        path: Its file.
+        size: Of the file, in bytes.
+        sha256: Of the file's bytes.
+        stream: Which audio stream of the file it is, 0 the first.
+    """
 
     stem: str
     path: Path
+    size: int
     sha256: str
+    stream: int = 0
 
 
 class StemFiles:
-    """A set of stem files being written. Use as a context manager: leaving it without :meth:`commit` removes all.
+    """Stems on their way into files. Call :meth:`begin`, :meth:`write`…, :meth:`encode`, and :meth:`close` in any case.
+
+    One thread at a time.
 
     Args:
-        paths: Stem → final path; all folders are made as needed.
+        file_set: Where the files are made, and published afterwards.
+        paths: Stem → final path. Stems that share a path become streams of one file, after the mix.
         output_format: Of all files.
         channels: 1–8.
         sample_rate: Hz.
         fold: Index of the stem that closes the sum if a gain has to be applied, or None.
 
     Attributes:
-        gain_db: The gain that all files share; known after :meth:`commit`.
+        gain_db: The gain that all files share; known after :meth:`encode`.
         null: How far the sum of the files, less that gain, is from the source.
 
     Raises:
@@ -63,6 +74,7 @@ class StemFiles:
 
     def __init__(
         self,
+        file_set: FileSet,
         paths: Mapping[str, Path],
         *,
         output_format: OutputFormat,
@@ -70,7 +82,8 @@ class StemFiles:
         sample_rate: int,
         fold: int | None,
     ) -> None:
-        self._paths = dict(paths)
+        self._file_set = file_set
+        self._names = tuple(paths)
         self._format = output_format
         self._channels = channels
         self._sample_rate = sample_rate
@@ -78,34 +91,40 @@ class StemFiles:
         self._frames = 0
         self._highest = 0.0
         self._lowest = 0.0
-        self._made_folders: list[Path] = []
-        self._parts: list[Path] = []
-        self._raw: list[IO[bytes]] = []
+        self._raw: IO[bytes] | None = None
+        self._tags: TagsOf = lambda stem: Tags()
+        self._files: list[_File] = []
         self.gain_db = 0.0
         self.null = NullMeter()
-        try:
-            for path in self._paths.values():
-                with output_errors(path):
-                    self._make_folder(path.parent)
-                    if path.is_dir():
-                        raise IsADirectoryError(errno.EISDIR, "a folder has that name")
-                    part = self._new_part(path)
-                    self._raw.append(part.open("xb+", buffering=0))
-        except BaseException:
-            self.abort()
-            raise
+        self._with_mix = output_format.tracks_per_file > 1
+        rows: dict[Path, list[int]] = {}
+        for row, path in enumerate(paths.values()):
+            rows.setdefault(path, []).append(row)
+        for path, found in rows.items():
+            streams = [len(paths), *found] if self._with_mix else found
+            self._files.append(_File(path=path, part=file_set.new_part(path), rows=streams))
 
-    def __enter__(self) -> StemFiles:
-        return self
+    def begin(self, frames: int, tags: TagsOf) -> None:
+        """Gets ready for ``frames`` frames.
 
-    def __exit__(self, *_: object) -> None:
-        self.abort()
+        Args:
+            frames: Length of the source.
+            tags: What the files are to say of themselves.
+        """
+        self._frames = frames
+        self._tags = tags
+        if self._format.clips:
+            path = self._files[0].path
+            with output_errors(path):
+                self._raw = self._file_set.new_part(path, scratch=True).open("rb+", buffering=0)
+        else:
+            self._open_encoders()
 
     def write(self, stems: Float32, source: Float32) -> None:
         """Appends a span.
 
         Args:
-            stems: float32 ``[files, channels, frames]``, in the order of ``paths``.
+            stems: float32 ``[stems, channels, frames]``, in the order of ``paths``.
             source: float32 ``[channels, frames]``, which :attr:`null` compares the sum of the files with.
         """
         if self._format.bit_depth in (BitDepth.INT16, BitDepth.INT24):
@@ -113,179 +132,139 @@ class StemFiles:
             scale = np.float32(2.0**self._format.grid_bits)
             stems = (np.rint(stems * scale) / scale).astype(np.float32)
         self.null.add(stems.sum(axis=0), source)
-        for raw, path, stem in zip(self._raw, self._paths.values(), stems, strict=True):
-            with output_errors(path):
-                _write_all(raw, np.ascontiguousarray(stem.T).astype("<f4", copy=False).data.cast("B"))
-        self._highest = max(self._highest, float(stems.max(initial=0.0)))
-        self._lowest = min(self._lowest, float(stems.min(initial=0.0)))
-        self._frames += stems.shape[2]
+        block = np.concatenate([stems, source[None]]) if self._with_mix else stems
+        self._highest = max(self._highest, float(block.max(initial=0.0)))
+        self._lowest = min(self._lowest, float(block.min(initial=0.0)))
+        if self._raw is None:
+            self._encode_block(block)
+            return
+        with output_errors(self._files[0].path):
+            data = np.ascontiguousarray(block).astype("<f4", copy=False)
+            _write_all(self._raw, np.array([block.shape[2]], "<u4").data.cast("B"))
+            _write_all(self._raw, data.data.cast("B"))
 
-    def commit(self, check_cancelled: Callable[[], None]) -> list[WrittenStem]:
-        """Encodes, checks and renames all files.
+    def encode(self, check_cancelled: Callable[[], None]) -> list[WrittenStem]:
+        """Completes all files under their hidden names, and checks them.
 
         Args:
             check_cancelled: Called between blocks; raising from it leaves no file.
 
         Returns:
-            The finished files, in the order of ``paths``.
+            The stems, in the order of ``paths``.
         """
-        shift = self._gain_shift()
-        self.gain_db = db_from_ratio(2.0**-shift)
-        encoded = [self._new_part(path) for path in self._paths.values()]
-        with contextlib.ExitStack() as stack:
-            writers: list[soundfile.SoundFile] = []
-            for part, path in zip(encoded, self._paths.values(), strict=True):
-                with output_errors(path):
-                    writers.append(stack.enter_context(self._open_writer(part)))
-            for block in self._read_raw(shift):
+        if self._raw is not None:
+            shift = self._gain_shift()
+            self.gain_db = db_from_ratio(2.0**-shift)
+            self._open_encoders()
+            for block in self._read_raw(self._raw, shift):
                 check_cancelled()
-                for writer, stem, path in zip(writers, block, self._paths.values(), strict=True):
-                    with output_errors(path):
-                        writer.write(self._as_samples(stem))
-            for writer, path in zip(writers, self._paths.values(), strict=True):
-                with output_errors(path):
-                    writer.close()
-        written: list[WrittenStem] = []
-        for part, (stem, path) in zip(encoded, self._paths.items(), strict=True):
-            with output_errors(path):
-                self._check_encoded(part)
-                if self._format.container is Container.OGG:
-                    fix_serial(part)
-                written.append(WrittenStem(stem=stem, path=path, sha256=_flush_and_hash(part)))
+                self._encode_block(block)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            digests = list(pool.map(self._finish, self._files))
         check_cancelled()
-        self._rename(encoded)
-        self._made_folders.clear()
-        self.abort()
-        return written
+        written = {
+            row: WrittenStem(
+                stem=self._names[row], path=file.path, size=file.part.stat().st_size, sha256=digest, stream=stream
+            )
+            for file, digest in zip(self._files, digests, strict=True)
+            for stream, row in enumerate(file.rows)
+            if row < len(self._names)
+        }
+        return [written[row] for row in range(len(self._names))]
 
-    def abort(self) -> None:
-        """Removes everything that is not finished; harmless after :meth:`commit`."""
-        for raw in self._raw:
-            raw.close()
-        for part in self._parts:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-        for folder in reversed(self._made_folders):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        self._parts.clear()
-        self._made_folders.clear()
+    def first_frames(self, frames: int) -> Float32:
+        """The beginning ``[stems (and mix), channels, ≤ frames]`` of all streams, before any gain.
 
-    def _rename(self, encoded: list[Path]) -> None:
-        """Gives all files their final names; if one can't have its, those that are new are taken away again."""
-        new: list[Path] = []
-        try:
-            for part, path in zip(encoded, self._paths.values(), strict=True):
-                with output_errors(path):
-                    existed = path.exists()
-                    part.replace(path)
-                    if not existed:
-                        new.append(path)
-        except BaseException:
-            for path in new:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-            raise
+        Before :meth:`close`, and of formats that clip only.
+        """
+        assert self._raw is not None
+        found: list[Float32] = []
+        count = 0
+        for block in self._read_raw(self._raw, 0):
+            found.append(block)
+            count += block.shape[2]
+            if count >= frames:
+                break
+        return np.concatenate(found, axis=2)[..., :frames]
 
-    def _make_folder(self, folder: Path) -> None:
-        missing: list[Path] = []
-        while not folder.exists() and folder != folder.parent:  # a drive may be missing
-            missing.append(folder)
-            folder = folder.parent
-        for path in reversed(missing):
-            path.mkdir(exist_ok=True)
-            self._made_folders.append(path)
+    def encoded_path(self, row: int) -> tuple[Path, int]:
+        """The file that a stem (or the mix, after the stems) is in until it is published, and its stream there."""
+        return next((file.part, list(file.rows).index(row)) for file in self._files if row in file.rows)
 
-    def _new_part(self, path: Path) -> Path:
-        part = path.parent / f".{secrets.token_hex(8)}.part"  # no part of the name: that may already be 255 bytes
-        self._parts.append(part)
-        return part
+    def close(self) -> None:
+        """Closes all files, finished or not; closing twice is harmless."""
+        for file in self._files:
+            if file.encoder is not None:
+                file.encoder.abort()
+        if self._raw is not None:
+            self._raw.close()
+
+    def _open_encoders(self) -> None:
+        for file in self._files:
+            names = [self._names[row] if row < len(self._names) else None for row in file.rows]
+            with output_errors(file.path):
+                file.encoder = open_encoder(
+                    file.part,
+                    self._format,
+                    tracks=[TrackInfo(name=name or "mix", tags=self._tags(name)) for name in names],
+                    channels=self._channels,
+                    sample_rate=self._sample_rate,
+                    frames=self._frames,
+                )
+
+    def _encode_block(self, block: Float32) -> None:
+        for file in self._files:
+            assert file.encoder is not None
+            with output_errors(file.path):
+                file.encoder.write(block[file.rows])
+
+    def _finish(self, file: _File) -> str:
+        assert file.encoder is not None
+        with output_errors(file.path):
+            file.encoder.close()
+            check_encoded(
+                file.part,
+                self._format,
+                tracks=len(file.rows),
+                channels=self._channels,
+                sample_rate=self._sample_rate,
+                frames=self._frames,
+            )
+            return sha256_file(file.part, flush=True)
 
     def _gain_shift(self) -> int:
         """Halvings that all stems need to fit below full scale."""
-        if not self._format.clips or (self._highest < 1.0 and self._lowest >= -1.0):
+        if self._highest < 1.0 and self._lowest >= -1.0:
             return 0
         # Scaled stems are rounded to the grid again, and the one that closes the sum takes what the others lost.
-        room = (len(self._paths) + 1) * 2.0**-self._format.grid_bits
+        room = (len(self._names) + 1) * 2.0**-self._format.grid_bits
         return max(1, math.frexp(max(self._highest, -self._lowest) / (1.0 - room))[1])
 
-    def _read_raw(self, shift: int) -> Iterator[Float32]:
-        """Blocks ``[files, channels, frames]``, scaled by 2^-shift and closed on the output's grid again."""
-        for raw in self._raw:
-            raw.seek(0)
-        width = self._channels * 4
-        for start in range(0, self._frames, _BLOCK_FRAMES):
-            frames = min(_BLOCK_FRAMES, self._frames - start)
-            data = [np.frombuffer(raw.read(frames * width), "<f4") for raw in self._raw]
-            block = np.stack([d.reshape(frames, self._channels).T for d in data]).astype(np.float32)
+    def _read_raw(self, raw: IO[bytes], shift: int) -> Iterator[Float32]:
+        """Blocks ``[stems (and mix), channels, frames]``, scaled by 2^-shift and closed on the output's grid again."""
+        rows = len(self._names) + self._with_mix
+        count = len(self._names)
+        raw.seek(0)
+        while header := raw.read(4):
+            frames = int(np.frombuffer(header, "<u4")[0])
+            data = np.frombuffer(raw.read(4 * rows * self._channels * frames), "<f4")
+            block = data.reshape(rows, self._channels, frames).astype(np.float32)
             if shift:
                 block *= np.float32(2.0**-shift)
-                total = block.sum(axis=0)
-                block, _ = close_null(block, total, self._fold, self._format.grid_bits)
-                self.null.add_error((block.sum(axis=0) - total) * np.float32(2.0**shift))
+                total = block[:count].sum(axis=0)
+                block[:count], _ = close_null(block[:count], total, self._fold, self._format.grid_bits)
+                self.null.add_error((block[:count].sum(axis=0) - total) * np.float32(2.0**shift))
             yield block
 
-    def _open_writer(self, part: Path) -> soundfile.SoundFile:
-        container = self._format.container
-        depth = self._format.bit_depth
-        subtype = {BitDepth.INT16: "PCM_16", BitDepth.INT24: "PCM_24", BitDepth.FLOAT32: "FLOAT"}
-        quality: dict[str, Any] = {}
-        if self._format.lossy:
-            # libsndfile's scale: 0 is the best quality. Vorbis 0.1 is about 320 kbit/s; MP3 at a constant 320.
-            quality = {"compression_level": 0.1 if container is Container.OGG else 0.0}
-            if container is Container.MP3:
-                quality["bitrate_mode"] = "CONSTANT"
-        writer = soundfile.SoundFile(
-            soundfile_name(part),
-            "w",
-            samplerate=self._sample_rate,
-            channels=self._channels,
-            format=self._format.major_format(frames=self._frames, channels=self._channels),
-            subtype=None if depth is None else subtype[depth],
-            **quality,
-        )
-        # The PEAK chunk of float WAV holds the time of day: without it, the same stems are the same bytes.
-        # python-soundfile has no public call for it; these three names have stood since its first version.
-        library: Any = soundfile
-        handle: Any = writer
-        library._snd.sf_command(handle._file, _SFC_SET_ADD_PEAK_CHUNK, library._ffi.NULL, 0)
-        return writer
 
-    def _as_samples(self, stem: Float32) -> Any:
-        """Samples ``[frames, channels]`` in the type that libsndfile takes over without scaling or rounding."""
-        frames = np.ascontiguousarray(stem.T)
-        match self._format.bit_depth:
-            case BitDepth.INT16:
-                return np.rint(frames * np.float32(2.0**15)).astype(np.int16)
-            case BitDepth.INT24:
-                return np.rint(frames * np.float32(2.0**23)).astype(np.int32) << 8
-            case _:
-                return frames
-
-    def _check_encoded(self, part: Path) -> None:
-        """libsndfile does not report every failed write when it closes a file, so the result is looked at."""
-        info = soundfile.info(soundfile_name(part))
-        if info.frames != self._frames or info.channels != self._channels or info.samplerate != self._sample_rate:
-            raise OSError(errno.EIO, f"{info.frames} of {self._frames} frames were written")
-        if self._format.container is Container.MP3:  # whose header tells what was meant to be written
-            try:
-                with AudioReader(part) as reader:
-                    frames = sum(block.shape[1] for block in reader.blocks())
-            except InputError as exc:
-                raise OSError(errno.EIO, exc.message) from exc
-            if frames != self._frames:
-                raise OSError(errno.EIO, f"{frames} of {self._frames} frames were written")
+@dataclass(slots=True, kw_only=True)
+class _File:
+    path: Path
+    part: Path
+    rows: Sequence[int]
+    encoder: Encoder | None = None
 
 
 def _write_all(raw: IO[bytes], data: memoryview) -> None:
     while data:
         data = data[raw.write(data) :]
-
-
-def _flush_and_hash(part: Path) -> str:
-    digest = hashlib.sha256()
-    with part.open("rb+") as file:  # Windows flushes only what is open for writing
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-        os.fsync(file.fileno())
-    return digest.hexdigest()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,10 +17,13 @@ from revithion_stems import BitDepth, Container, OutputFormat, OutputOptions, Se
 from revithion_stems.api import separate_to_files
 from revithion_stems.errors import Cancelled, OutputError, RequestError
 from revithion_stems.events import CancelToken, Notice, StemReady
+from revithion_stems.file_set import FileSet
 from revithion_stems.ogg_pages import SERIAL, checksum, fix_serial, has_end
 from revithion_stems.stem_files import StemFiles
 from revithion_stems.stems import NullMeter, close_null
+from revithion_stems.tags import Tags
 
+WAV = OutputFormat()
 FORMATS = [
     OutputFormat(container=Container.WAV, bit_depth=BitDepth.FLOAT32),
     OutputFormat(container=Container.WAV, bit_depth=BitDepth.INT24),
@@ -53,14 +54,45 @@ def stems_of(source, grid_bits, count=3, seed=1) -> np.ndarray:
     return close_null(estimates, source, count - 1, grid_bits)[0]
 
 
+class Writing:
+    """A set of stems and its files together, as a sink has them."""
+
+    def __init__(self, paths, *, frames, output_format=WAV, channels=1, sample_rate=44100, fold=None, note=None):
+        self.set = FileSet(note)
+        self._begin = (frames, lambda stem: Tags())
+        layout = {"channels": channels, "sample_rate": sample_rate, "fold": fold}
+        try:
+            self.files = StemFiles(self.set, paths, output_format=output_format, **layout)
+        except BaseException:
+            self.set.abort()
+            raise
+
+    def __enter__(self):
+        self.files.begin(*self._begin)
+        return self
+
+    def __exit__(self, *_):
+        self.files.close()
+        self.set.abort()
+
+    def commit(self, check_cancelled=lambda: None):
+        written = self.files.encode(check_cancelled)
+        self.files.close()
+        self.set.publish()
+        return written
+
+
 def write(folder, stems, output_format, *, rate=44100, fold=None, block=7000):
     names = [f"s{index}" for index in range(len(stems))]
-    paths = {name: folder / f"{name}.{output_format.container.value}" for name in names}
-    with StemFiles(paths, output_format=output_format, channels=stems.shape[1], sample_rate=rate, fold=fold) as files:
+    ext = output_format.container.value
+    one_file = output_format.tracks_per_file > 1
+    paths = {name: folder / (f"all.{ext}" if one_file else f"{name}.{ext}") for name in names}
+    layout = {"channels": stems.shape[1], "sample_rate": rate, "fold": fold, "frames": stems.shape[2]}
+    with Writing(paths, output_format=output_format, **layout) as writing:
         for at in range(0, stems.shape[2], block):
             span = stems[..., at : at + block]
-            files.write(span, span.sum(axis=0))
-        return files.commit(lambda: None), files.gain_db
+            writing.files.write(span, span.sum(axis=0))
+        return writing.commit(), writing.files.gain_db
 
 
 def read(path, dtype="float32"):
@@ -381,11 +413,11 @@ def raise_stop():
 @any_format
 def test_stopping_while_encoding_leaves_nothing(tmp_path, output_format):
     paths = {"a": tmp_path / "x" / "y" / "a", "b": tmp_path / "x" / "b"}
-    with StemFiles(paths, output_format=output_format, channels=1, sample_rate=8000, fold=None) as files:
-        files.write(np.zeros((2, 1, 100), np.float32), np.zeros((1, 100), np.float32))
+    with Writing(paths, output_format=output_format, sample_rate=8000, frames=100) as writing:
+        writing.files.write(np.zeros((2, 1, 100), np.float32), np.zeros((1, 100), np.float32))
         assert [path for path in leftovers(tmp_path) if not path.endswith(".part")] == ["x", "x/y"]
         with pytest.raises(Stop):
-            files.commit(raise_stop)
+            writing.commit(raise_stop)
     assert leftovers(tmp_path) == []
 
 
@@ -393,8 +425,8 @@ def test_stopping_leaves_other_people_s_files_and_folders(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "a").write_text("older")
     paths = {"a": tmp_path / "x" / "a", "b": tmp_path / "new" / "b"}
-    with StemFiles(paths, output_format=OutputFormat(), channels=1, sample_rate=8000, fold=None) as files:
-        files.write(np.zeros((2, 1, 100), np.float32), np.zeros((1, 100), np.float32))
+    with Writing(paths, sample_rate=8000, frames=100) as writing:
+        writing.files.write(np.zeros((2, 1, 100), np.float32), np.zeros((1, 100), np.float32))
         (tmp_path / "new" / "theirs").write_text("put there meanwhile")
     assert leftovers(tmp_path) == ["new", "new/theirs", "x", "x/a"]
     assert (tmp_path / "x" / "a").read_text() == "older"
@@ -427,12 +459,12 @@ def test_cancelling_leaves_nothing(tmp_path, at):
 
 def test_a_name_that_is_taken_at_the_end_takes_the_others_back(tmp_path):
     paths = {"a": tmp_path / "a", "b": tmp_path / "b"}
-    with StemFiles(paths, output_format=OutputFormat(), channels=1, sample_rate=8000, fold=None) as files:
-        files.write(np.zeros((2, 1, 100), np.float32), np.zeros((1, 100), np.float32))
+    with Writing(paths, sample_rate=8000, frames=100) as writing:
+        writing.files.write(np.zeros((2, 1, 100), np.float32), np.zeros((1, 100), np.float32))
         (tmp_path / "b").mkdir()  # somebody is faster
         (tmp_path / "b" / "theirs").touch()
         with pytest.raises(OutputError):
-            files.commit(lambda: None)
+            writing.commit()
     assert leftovers(tmp_path) == ["b", "b/theirs"]
 
 
@@ -444,9 +476,9 @@ def fail(folder, code, stems=None, template="{stem}.wav") -> OutputError:
     paths = {name: folder / template.format(stem=name) for name in ("a", "b")}
 
     def attempt():
-        with StemFiles(paths, output_format=OutputFormat(), channels=2, sample_rate=44100, fold=None) as files:
-            files.write(stems, stems.sum(axis=0))
-            files.commit(lambda: None)
+        with Writing(paths, channels=2, frames=stems.shape[2]) as writing:
+            writing.files.write(stems, stems.sum(axis=0))
+            writing.commit()
 
     with pytest.raises(OutputError) as caught:
         attempt()
@@ -478,44 +510,34 @@ def test_a_folder_that_may_not_be_written(tmp_path):
     tmp_path.chmod(0o700)
 
 
-@contextlib.contextmanager
-def mounted(folder: Path, options: str):
-    """A small file system in memory, where this process may mount one."""
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        pytest.skip("only root can mount a file system")
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_read_only_file_system(tmp_path):
+def test_read_only_file_system(tmp_path, mounted):
     with mounted(tmp_path / "disk", "size=1m,ro") as disk:
         assert "Read-only" in fail(disk, "output.unwritable").message
         assert leftovers(disk) == []
 
 
-# 2 × 400 KB raw and as much encoded: full while collecting, while encoding the first stem, or the second.
-@pytest.mark.parametrize("size_kib", [600, 1000, 1400])
-def test_full_disk(tmp_path, size_kib):
+# 2 × 400 KB of float WAV are written at once; 24 bits need 800 KB of raw samples, and 2 × 300 KB afterwards.
+@pytest.mark.parametrize(("depth", "size_kib"), [("32f", 300), ("32f", 600), ("24", 600), ("24", 1000), ("24", 1300)])
+def test_full_disk(tmp_path, mounted, depth, size_kib):
+    stems = noise(50_000)[None].repeat(2, axis=0)
+    output_format = OutputFormat(bit_depth=BitDepth(depth))
     with mounted(tmp_path / "disk", f"size={size_kib}k") as disk:
-        error = fail(disk / "song", "output.disk_full", stems=noise(50_000)[None].repeat(2, axis=0))
-        assert "no space left" in error.message
+        with pytest.raises(OutputError) as caught:
+            write(disk / "song", stems, output_format)
+        assert caught.value.code == "output.disk_full"
+        assert "no space left" in caught.value.message
         assert leftovers(disk) == []
-    with mounted(tmp_path / "big", "size=2000k") as disk:
-        write(disk / "song", noise(50_000)[None].repeat(2, axis=0), OutputFormat())
+    with mounted(tmp_path / "big", f"size={900 if depth == '32f' else 1500}k") as disk:
+        write(disk / "song", stems, output_format)
 
 
 @pytest.mark.parametrize("container", list(Container))
-def test_full_disk_in_every_format(tmp_path, container):
+def test_full_disk_in_every_format(tmp_path, mounted, container):
     """Encoders hide failed writes in different ways; none may pass as success."""
-    stems = np.random.default_rng(0).uniform(-0.9, 0.9, (1, 2, 44_000)).astype(np.float32)  # nothing can compress it
-    with mounted(tmp_path / "disk", "size=384k") as disk:
+    count = 4 if container is Container.STEM_MP4 else 1
+    stems = np.random.default_rng(0).uniform(-0.9, 0.9, (count, 2, 44_000)).astype(np.float32)  # hard to compress
+    raw_kib = 0 if container is Container.WAV else -(-(count + (count > 1)) * 2 * 4 * 44_000 // 1024)
+    with mounted(tmp_path / "disk", f"size={raw_kib + 16}k") as disk:
         with pytest.raises(OutputError) as caught:
             write(disk, stems, OutputFormat(container=container))
         assert caught.value.code == "output.disk_full"
@@ -549,9 +571,10 @@ def test_a_template_without_the_stem_would_write_one_file_twice(tmp_path):
 
 def test_paths(tmp_path):
     options = OutputOptions(folder=tmp_path, template="{model}/{source_ext}/{track}-{stem}.{ext}")
-    assert options.paths(Path("in") / "a b.mp3", ("drums",), "dsp") == {
-        "drums": tmp_path.resolve() / "dsp" / "mp3" / "a b-drums.wav"
-    }
+    paths = options.paths(Path("in") / "a b.mp3", ("drums",), "dsp")
+    assert paths.stems == {"drums": tmp_path.resolve() / "dsp" / "mp3" / "a b-drums.wav"}
+    assert paths.manifest == tmp_path.resolve() / "dsp" / "mp3" / "a b-manifest.json"
+    assert paths.mix is None
 
 
 def test_the_null_is_that_of_what_is_in_the_files(tmp_path):
@@ -578,9 +601,10 @@ def test_the_null_counts_the_rounding_after_a_shared_gain(tmp_path):
     output_format = OutputFormat(bit_depth=BitDepth.INT16)
     grid = np.float32(2.0**15)
     stems = np.rint(stems * grid) / grid
-    with StemFiles(paths, output_format=output_format, channels=1, sample_rate=44100, fold=1) as files:
-        files.write(stems, stems.sum(axis=0))
-        files.commit(lambda: None)
+    with Writing(paths, output_format=output_format, fold=1, frames=1000) as writing:
+        writing.files.write(stems, stems.sum(axis=0))
+        writing.commit()
+    files = writing.files
     gain = np.float32(10 ** (files.gain_db / 20))
     assert files.gain_db == pytest.approx(-6.02, abs=0.01)
     total = sum(soundfile.read(path, dtype="float32", always_2d=True)[0].T for path in paths.values())
