@@ -31,17 +31,21 @@ if TYPE_CHECKING:
     )
     from revithion_stems.events import CancelToken, JobEvent
     from revithion_stems.jobs import TRANSITIONS, Job, JobState
+    from revithion_stems.manifest import Manifest
     from revithion_stems.output_format import BitDepth, Container, OutputFormat
     from revithion_stems.outputs import OutputOptions
+    from revithion_stems.reports import SeparationReport
     from revithion_stems.requests import OtherMethod, SeparationRequest
-    from revithion_stems.runner import SeparationReport
     from revithion_stems.stems import ResidualPolicy, StemSet
+    from revithion_stems.store import ContentStore
     from revithion_stems.version import __version__
     from revithion_stems.weights import ModelStore
 
 _EXPORTS: dict[str, str] = {
     "OutputOptions": "outputs",
-    "SeparationReport": "runner",
+    "ContentStore": "store",
+    "Manifest": "manifest",
+    "SeparationReport": "reports",
     "separate": "api",
     "separate_to_files": "api",
     "AudioBuffer": "audio",
@@ -83,12 +87,14 @@ __all__ = [
     "Catalog",
     "ConfigError",
     "Container",
+    "ContentStore",
     "DownloadError",
     "EngineError",
     "InputError",
     "Job",
     "JobEvent",
     "JobState",
+    "Manifest",
     "ModelError",
     "ModelSpec",
     "ModelStore",

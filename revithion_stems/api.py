@@ -9,11 +9,15 @@ from typing import Any
 from revithion_stems.audio import AudioBuffer
 from revithion_stems.errors import RequestError
 from revithion_stems.events import CancelToken, EventCallback
+from revithion_stems.file_sink import FileSink
+from revithion_stems.model_loading import ModelCache
 from revithion_stems.outputs import OutputOptions
+from revithion_stems.reports import SeparationReport
 from revithion_stems.requests import SeparationRequest
-from revithion_stems.runner import ModelCache, SeparationReport, run_job
-from revithion_stems.sinks import FileSink, MemorySink
+from revithion_stems.runner import run_job
+from revithion_stems.sinks import MemorySink
 from revithion_stems.stems import StemSet
+from revithion_stems.store import ContentStore
 from revithion_stems.weights import ModelStore
 
 
@@ -66,8 +70,13 @@ def separate_to_files(
     cancel: CancelToken | None = None,
     store: ModelStore | None = None,
     models: ModelCache | None = None,
+    contents: ContentStore | None = None,
+    force_refresh: bool = False,
 ) -> SeparationReport:
     """Separates a file into files, with memory that does not depend on its length. Blocking; any thread.
+
+    What was separated before with the same parameters comes from the content store, and what was interrupted goes on
+    from the network run that it had finished.
 
     Args:
         request: What to separate; its source must be a path.
@@ -76,9 +85,20 @@ def separate_to_files(
         cancel: As in :func:`separate`.
         store: As in :func:`separate`.
         models: Keeps the model for the next call.
+        contents: Where results are kept; by default the user's cache.
+        force_refresh: Whether to compute anew what is there already.
 
     Raises:
         OutputError: The files can't be written; besides the errors of :func:`separate`.
     """
     sink = FileSink(request, output or OutputOptions())
-    return run_job(request, sink, on_event=on_event, cancel=cancel, store=store, models=models)
+    return run_job(
+        request,
+        sink,
+        on_event=on_event,
+        cancel=cancel,
+        store=store,
+        models=models,
+        contents=contents,
+        force_refresh=force_refresh,
+    )

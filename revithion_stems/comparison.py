@@ -5,6 +5,7 @@ Reads whole files: memory is about 12 bytes per sample of the longest pair, plus
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from revithion_stems.alignment import find_lag
 from revithion_stems.audio import AudioBuffer
 from revithion_stems.audio_files import read_audio
 from revithion_stems.errors import RequestError
+from revithion_stems.manifest import decode_manifest
 from revithion_stems.quality import Float64Array, FloatArray, frame_sdr_db, median_db, null_depth, sdr_db, si_sdr_db
 
 MAX_LAG_S = 1.0
@@ -230,7 +232,16 @@ def _read_matching(reference_path: Path, reference: AudioBuffer, path: Path) -> 
 
 
 def _audio_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+    """The audio in a folder; less the archived original, if a manifest says that it is one."""
+    archived: set[str] = set()
+    with contextlib.suppress(OSError, ValueError):
+        manifest = decode_manifest((folder / "manifest.json").read_bytes())
+        archived = {file.path for file in manifest.files if file.role == "mix"}
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file() and path.name not in archived
+    )
 
 
 def _stems_in(folder: Path) -> dict[str, Path]:

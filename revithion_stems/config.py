@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import platformdirs
 from revithion_stems.errors import ConfigError
 
 APP_NAME = "revithion-stems"
+_DEFAULT_CACHE_SIZE = "20 GB"
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def config_path() -> Path:
@@ -30,6 +33,28 @@ def state_dir() -> Path:
     """Where what this program measured about the machine is kept (``REVITHION_STATE_DIR`` overrides)."""
     override = os.environ.get("REVITHION_STATE_DIR")
     return Path(override).expanduser() if override else platformdirs.user_state_path(APP_NAME)
+
+
+def cache_dir() -> Path:
+    """Where finished and unfinished results are kept (``REVITHION_CACHE_DIR`` overrides)."""
+    override = os.environ.get("REVITHION_CACHE_DIR")
+    return Path(override).expanduser() if override else platformdirs.user_cache_path(APP_NAME)
+
+
+def cache_limit_bytes() -> int:
+    """How large that folder may grow: ``REVITHION_CACHE_SIZE``, such as ``5 GB`` or ``0`` for no cache; else 20 GB.
+
+    Raises:
+        ConfigError: The variable is not a size.
+    """
+    text = os.environ.get("REVITHION_CACHE_SIZE", "").strip() or _DEFAULT_CACHE_SIZE
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text, re.IGNORECASE)
+    if found is None:
+        raise ConfigError(
+            f"REVITHION_CACHE_SIZE {text!r} is not a size",
+            hint="Write a number with a unit, such as 500 MB, 20 GB or 0.",
+        )
+    return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
 def offline_mode() -> bool:

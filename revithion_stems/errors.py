@@ -92,3 +92,8 @@ class Cancelled(RevithionError):
 
     default_code = "job.cancelled"
     exit_code = 130
+
+
+def unexpected_error(error: BaseException) -> RevithionError:
+    """A bug, as an error that can be shown and counted like the others."""
+    return RevithionError(f"{type(error).__name__}: {error}", hint="Report this.", code="error.unexpected")

@@ -37,7 +37,7 @@ class JobProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StemReady:
-    """A stem's file is complete under its final name. ``frames`` at ``sample_rate``."""
+    """A stem's file is complete under its final name. ``frames`` at ``sample_rate``, in stream ``stream``."""
 
     job_id: str
     seq: int
@@ -46,6 +46,7 @@ class StemReady:
     frames: int
     sample_rate: int
     sha256: str
+    stream: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,9 @@ class JobSummary:
     """The figures of a finished separation; levels in dB, times in seconds.
 
     ``exact`` says that the stems add up to the source bit for bit (``null_db`` then is minus infinity, null in JSON);
-    ``null_db`` is None where they are not meant to, or where a lossy format came between.
+    ``null_db`` is None where they are not meant to, or where a lossy format came between. ``lag_frames`` is how many
+    frames later the stems are than the source. ``cached`` says that the content store had them, ``resumed_runs`` how
+    many network runs an earlier attempt had finished, ``manifest`` where the record of all this is.
     """
 
     job_id: str
@@ -68,6 +71,10 @@ class JobSummary:
     exact: bool
     gain_db: float
     residual: str
+    lag_frames: int | None
+    cached: bool
+    resumed_runs: int
+    manifest: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,4 +157,4 @@ class CancelToken:
     def raise_if_cancelled(self) -> None:
         """Raises :class:`~revithion_stems.errors.Cancelled` once the token is cancelled."""
         if self.cancelled:
-            raise Cancelled("cancelled on request", hint="Run the same command again to start over.")
+            raise Cancelled("cancelled on request", hint="Run the same command again to go on from there.")

@@ -30,7 +30,7 @@ _ENDS = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: _ENDS | {JobState.LOADING},
-    JobState.LOADING: _ENDS | {JobState.SEPARATING},
+    JobState.LOADING: _ENDS | {JobState.SEPARATING, JobState.WRITING},  # what the cache has is only written
     JobState.SEPARATING: _ENDS | {JobState.WRITING},
     JobState.WRITING: _ENDS | {JobState.DONE},
     JobState.DONE: frozenset(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.engines import ENGINES, EngineEntry, EngineOptions, choose_engine, load_separators
@@ -16,6 +16,22 @@ from revithion_stems.weights import ModelStore, Presence
 AUTO = "auto"
 AUTO_ORDER = ("htdemucs_ft", "htdemucs", "htdemucs_6s", "dsp")
 """What ``auto`` tries, best first. Models that lack a wanted stem are passed over; six stems come only on demand."""
+
+
+class ModelCache:
+    """Keeps the last model loaded, for the next source with the same parameters. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._model: LoadedModel | None = None
+
+    def get(self, key: object, load: Callable[[], LoadedModel]) -> LoadedModel:
+        """The model under ``key``, loaded if it is not the one that is here."""
+        if self._model is None or self._key != key:
+            self._model = None  # frees the old one before the new one needs its memory
+            self._model = load()
+            self._key = key
+        return self._model
 
 
 def choose_model(

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ import psutil
 
 from revithion_stems.audio_files import read_info
 from revithion_stems.catalog import ModelSpec
-from revithion_stems.config import state_dir
+from revithion_stems.config import cache_dir, state_dir
 from revithion_stems.engines import EngineEntry
 from revithion_stems.errors import OutputError
 from revithion_stems.events import CancelToken, EventStream
 from revithion_stems.model_loading import choose_model, find_engine, wanted_networks
 from revithion_stems.outputs import OutputOptions
-from revithion_stems.requests import SeparationRequest, plan_stems
+from revithion_stems.requests import SeparationRequest, StemPlan, plan_stems
 from revithion_stems.separator import network_runs
 from revithion_stems.weights import ModelStore, Presence
 
@@ -53,8 +54,10 @@ class SeparationPlan:
         estimate_basis: ``measured`` on this machine, or ``rough`` from the model's arithmetic.
         memory_bytes: Expected peak memory.
         memory_free_bytes: Available now.
-        disk_bytes: Needed while working: raw stems and finished files.
+        disk_bytes: Needed while working where the stems go: raw stems, if the format needs them, and finished files.
         disk_free_bytes: Free where the stems go.
+        journal_bytes: Needed while working in the folder of the cache, to go on after an interruption.
+        cache_free_bytes: Free there.
         download_bytes: To be pulled first.
     """
 
@@ -76,6 +79,8 @@ class SeparationPlan:
     memory_free_bytes: int
     disk_bytes: int
     disk_free_bytes: int
+    journal_bytes: int
+    cache_free_bytes: int
     download_bytes: int | None
 
     @property
@@ -86,6 +91,11 @@ class SeparationPlan:
             found.append("more memory is needed than is free: close other programs or use a smaller model")
         if self.disk_bytes > self.disk_free_bytes:
             found.append("more disk is needed than is free where the stems go: choose another folder with -o")
+        if self.journal_bytes > self.cache_free_bytes:
+            found.append(
+                "the journal has no room: once interrupted, the job would start over; REVITHION_CACHE_DIR names "
+                "a folder on a larger disk"
+            )
         return tuple(found)
 
 
@@ -110,7 +120,7 @@ def plan_separation(
     networks = wanted_networks(spec, plan)
     presence = store.presence(spec)
     entry, device = find_engine(request, spec, networks, store)
-    paths = output.paths(request.source, plan.all_names, spec.name)
+    paths = output.paths(request.source, plan.all_names, spec.name).stems
     separators = 1 if entry.joins_networks else len(networks)
     runs = separators * network_runs(
         plan,
@@ -140,8 +150,10 @@ def plan_separation(
         estimate_basis=basis,
         memory_bytes=memory_bytes(entry, spec, separators),
         memory_free_bytes=psutil.virtual_memory().available,
-        disk_bytes=2 * raw_bytes,
+        disk_bytes=(2 if output.format.clips else 1) * raw_bytes,
         disk_free_bytes=_disk_free(output.folder),
+        journal_bytes=_journal_bytes(runs, plan, [spec.networks[index].stem_weights for index in networks], separators),
+        cache_free_bytes=_disk_free(cache_dir()),
         download_bytes=0 if presence is Presence.PRESENT else spec.size,
     )
 
@@ -164,7 +176,12 @@ def estimate_run_s(spec: ModelSpec, engine: str, device: str, threads: int | Non
 
 
 def record_run_s(spec_name: str, engine: str, device: str, threads: int | None, run_s: float) -> None:
-    """Remembers how long a network run took on this machine; a state folder that can't be written is no error."""
+    """Remembers how long a network run took on this machine, if one was needed (``run_s`` is not 0).
+
+    A state folder that can't be written is no error.
+    """
+    if run_s <= 0:
+        return
     rates = _load_rates()
     key = _rate_key(spec_name, engine, device, threads)
     previous = rates.get(key)
@@ -175,6 +192,14 @@ def record_run_s(spec_name: str, engine: str, device: str, threads: int | None, 
         part = path.with_suffix(f".{os.getpid()}.part")
         part.write_text(json.dumps(rates, indent=1), encoding="utf-8")
         part.replace(path)
+
+
+def _journal_bytes(runs: int, plan: StemPlan, weights: Sequence[Sequence[float]], separators: int) -> int:
+    """What all network runs give: of networks that are averaged, only the stems that they have a weight for."""
+    stems = len(plan.model_stems)
+    if separators > 1:
+        stems = sum(1 for row in weights for weight in row if weight) // separators
+    return runs * stems * 2 * plan.segment_frames * 4
 
 
 def _rates_path() -> Path:

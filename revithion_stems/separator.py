@@ -30,6 +30,10 @@ _STD_FLOOR_OF_PEAK = 1e-6
 _NULL_BLOCK_FRAMES = 8_192  # what a core keeps in its cache: three times as fast as 32 768
 
 
+SegmentRunner = Callable[[Separator, Float32, list[int]], Float32]
+"""Runs a network on a segment ``[2, frames]`` and returns the stems with these indices, ``[indices, 2, frames]``."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
     """A model in memory, ready for any number of sources.
@@ -80,7 +84,7 @@ def separate_blocks(
     sample_rate: int,
     scan: ScanResult,
     grid_bits: int,
-    before_run: Callable[[], None],
+    run_segment: SegmentRunner,
 ) -> Iterator[StemBlock]:
     """Separates a stream.
 
@@ -92,14 +96,14 @@ def separate_blocks(
         sample_rate: Of the source, in Hz.
         scan: Length and statistics of the same source.
         grid_bits: Of the output format; see :func:`revithion_stems.stems.close_null`.
-        before_run: Called before every network run; raising from it (a cancelled token) stops the stream.
+        run_segment: Called for every network run; raising from it (a cancelled token) stops the stream.
 
     Yields:
         Consecutive spans that cover exactly frames 0 to ``scan.frames``.
     """
     groups = channel_pairs(scan.channels)
     stages = [
-        _GroupStage(model, plan, request, sample_rate, len(group), mean, _spread(std, scan.peak), before_run)
+        _GroupStage(model, plan, request, sample_rate, len(group), mean, _spread(std, scan.peak), run_segment)
         for group, mean, std in zip(groups, scan.mean, scan.std, strict=True)
     ]
     source = _Fifo((scan.channels,))
@@ -139,25 +143,26 @@ class _GroupStage:
         channels: int,
         mean: float,
         spread: float,
-        before_run: Callable[[], None],
+        run_segment: SegmentRunner,
     ) -> None:
         spec = model.spec
         self.channels = channels
         as_demucs = spec.architecture in DEMUCS_FAMILY
         self._mean = np.float32(mean if as_demucs else 0.0)
         self._std = np.float32(spread if as_demucs else 1.0)
-        columns = [spec.stems.index(stem) for stem in plan.model_stems]
-        self._weights = [np.array([w[c] for c in columns], np.float32)[:, None, None] for _, w in model.separators]
-        self._total = np.sum(self._weights, axis=0)
+        self._stems = len(plan.model_stems)
         self._to_model = _Resampler(sample_rate, spec.sample_rate, 2)
-        self._to_source = _Resampler(spec.sample_rate, sample_rate, 2 * len(columns))
+        self._to_source = _Resampler(spec.sample_rate, sample_rate, 2 * self._stems)
+        self._total = np.zeros((self._stems, 1, 1), np.float32)
+        self._passes: list[_Passes] = []
         rng = random.Random(request.seed)
-        self._passes: list[list[tuple[OverlapAdd, _Fifo]]] = []
-        for separator, _ in model.separators:
+        for separator, stem_weights in model.separators:
+            weights = np.array([stem_weights[spec.stems.index(stem)] for stem in plan.model_stems], np.float32)
+            rows = np.flatnonzero(weights)  # of a network per stem, the others are not even added up
+            columns = [spec.stems.index(plan.model_stems[row]) for row in rows]
 
-            def run(mix: Float32, separator: Separator = separator) -> Float32:
-                before_run()
-                stems = separator.separate_segment(mix)[columns]
+            def run(mix: Float32, separator: Separator = separator, columns: list[int] = columns) -> Float32:
+                stems = run_segment(separator, mix, columns)
                 if not np.isfinite(stems).all():
                     raise EngineError(
                         f"{spec.name} computed values that are not finite numbers (NaN or infinity)",
@@ -166,23 +171,26 @@ class _GroupStage:
                     )
                 return stems
 
+            overlap_adds = [
+                OverlapAdd(
+                    run,
+                    channels=2,
+                    stems=len(columns),
+                    segment_frames=plan.segment_frames,
+                    overlap=request.overlap,
+                    fixed=as_demucs and spec.segment_fixed,
+                    lead=lead,
+                )
+                for lead in _leads(request.shifts, spec.sample_rate, rng)
+            ]
             self._passes.append(
-                [
-                    (
-                        OverlapAdd(
-                            run,
-                            channels=2,
-                            stems=len(columns),
-                            segment_frames=plan.segment_frames,
-                            overlap=request.overlap,
-                            fixed=as_demucs and spec.segment_fixed,
-                            lead=lead,
-                        ),
-                        _Fifo((len(columns), 2)),
-                    )
-                    for lead in _leads(request.shifts, spec.sample_rate, rng)
-                ]
+                _Passes(
+                    rows=rows,
+                    weights=weights[rows][:, None, None],
+                    outputs=[(overlap_add, _Fifo((len(columns), 2))) for overlap_add in overlap_adds],
+                )
             )
+            self._total += weights[:, None, None]
 
     def feed(self, block: Float32) -> Iterator[Float32]:
         """Takes source ``[channels, n]``; yields estimates ``[stems, channels, m]``."""
@@ -195,22 +203,31 @@ class _GroupStage:
 
     def _advance(self, mix: Float32, *, last: bool) -> Iterator[Float32]:
         for passes in self._passes:
-            for overlap_add, fifo in passes:
+            for overlap_add, fifo in passes.outputs:
                 for out in overlap_add.feed(mix):
                     fifo.put(out)
                 for out in overlap_add.finish() if last else ():
                     fifo.put(out)
-        frames = min(len(fifo) for passes in self._passes for _, fifo in passes)
+        frames = min(len(fifo) for passes in self._passes for _, fifo in passes.outputs)
         if frames == 0 and not last:
             return
-        average: Any = np.float32(0)
-        for passes, weight in zip(self._passes, self._weights, strict=True):
-            shifted: Any = sum(fifo.take(frames) for _, fifo in passes)
-            average = average + shifted / np.float32(len(passes)) * weight
+        average = np.zeros((self._stems, 2, frames), np.float32)
+        for passes in self._passes:
+            shifted: Any = sum(fifo.take(frames) for _, fifo in passes.outputs)
+            average[passes.rows] += shifted / np.float32(len(passes.outputs)) * passes.weights
         stems = average / self._total * self._std + self._mean
-        flat = self._to_source(stems.reshape(2 * stems.shape[0], frames), last=last)
-        stems = flat.reshape(stems.shape[0], 2, flat.shape[1])
+        flat = self._to_source(stems.reshape(2 * self._stems, frames), last=last)
+        stems = flat.reshape(self._stems, 2, flat.shape[1])
         yield stems if self.channels == 2 else stems.mean(axis=1, keepdims=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Passes:
+    """One network's passes over the input, a pass per shift, and the rows of the plan's stems that it adds to."""
+
+    rows: Any
+    weights: Float32
+    outputs: list[tuple[OverlapAdd, _Fifo]]
 
 
 def _spread(std: float, peak: float) -> float:

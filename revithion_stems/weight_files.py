@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -15,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from revithion_stems.catalog import ModelSpec, WeightsFile
+from revithion_stems.digests import sha256_file
 from revithion_stems.errors import ModelError, OutputError
 from revithion_stems.events import CancelToken
 from revithion_stems.units import format_bytes
 
-HASH_CHUNK_BYTES = 1 << 20
 SPARE_BYTES = 16 << 20
 
 
@@ -50,22 +49,6 @@ class FileReport:
     state: FileState
     expected: str | None
     found: str | None
-
-
-def sha256_file(path: Path, cancel: CancelToken | None = None) -> str:
-    """SHA-256 of a file's content as 64 hex digits.
-
-    Raises:
-        Cancelled: The token was raised meanwhile.
-        OSError: The file can't be read.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(HASH_CHUNK_BYTES):
-            if cancel is not None:
-                cancel.raise_if_cancelled()
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def record_path(root: Path, file: WeightsFile) -> Path:

@@ -17,6 +17,7 @@ from revithion_stems.weight_files import (
     FileState,
     copy_verified,
     corrupt_error,
+    expected_sha256,
     inspect_file,
     is_present,
     record_digest,
@@ -87,6 +88,29 @@ class ModelStore:
         """
         chosen = range(len(spec.networks)) if networks is None else networks
         return tuple(self._open_network(spec, spec.networks[index], formats) for index in chosen)
+
+    def digests(
+        self,
+        spec: ModelSpec,
+        networks: Sequence[int],
+        formats: Container[WeightsFormat],
+    ) -> tuple[str, ...]:
+        """For each network, the SHA-256 that :meth:`open_paths` will ask of its first file; reads one only if unknown.
+
+        Raises:
+            ModelError: As :meth:`open_paths`, where a file has to be read.
+        """
+        found: list[str] = []
+        for index in networks:
+            network = spec.networks[index]
+            readable = (f for f in network.files if f.format in formats and is_present(self.root, f))
+            file = next(readable, None)
+            known = expected_sha256(self.root, file) if file is not None else None
+            if known is None:
+                file, path = self._open_network(spec, network, formats)
+                known = sha256_file(path)
+            found.append(known)
+        return tuple(found)
 
     def _open_network(
         self, spec: ModelSpec, network: Network, formats: Container[WeightsFormat] | None

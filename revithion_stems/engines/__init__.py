@@ -30,6 +30,11 @@ class Separator(Protocol):
         """One line for people about how it computed, known after the first segments; None if all went as asked."""
         ...
 
+    @property
+    def settled(self) -> bool:
+        """Whether it has learnt all that it learns from a source; until then no recorded output can stand in for it."""
+        ...
+
     def separate_segment(self, mix: Float32) -> Float32:
         """Separates one segment.
 

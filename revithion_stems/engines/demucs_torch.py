@@ -59,6 +59,11 @@ class DemucsTorch:
         kept = "was used" if self.precision != "fp32" else "was not used, all was computed in fp32"
         return f"bf16 {kept}: its error is {format_db(self.precision_error_db)}, allowed is {format_db(SAFE_ERROR_DB)}"
 
+    @property
+    def settled(self) -> bool:
+        """See :attr:`revithion_stems.engines.Separator.settled`: once the precision is decided."""
+        return self.precision == "fp32" or self.precision_error_db is not None
+
     def separate_segment(self, mix: Float32) -> Float32:
         """See :meth:`revithion_stems.engines.Separator.separate_segment`."""
         if self.precision == "fp32":

@@ -37,6 +37,7 @@ class DspSeparator:
     """Median-filter and mid/side masks; see the module's docstring. Stateless."""
 
     remark: str | None = None
+    settled = True
 
     def __init__(self, spec: ModelSpec) -> None:
         self._order = spec.stems

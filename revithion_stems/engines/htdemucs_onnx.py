@@ -27,6 +27,7 @@ class HTDemucsOnnx:
     """One exported HTDemucs network. Inputs: mix ``[1, 2, 343980]`` and its spectrogram ``[1, 4, 2048, 336]``."""
 
     remark: str | None = None
+    settled = True
 
     def __init__(self, spec: ModelSpec, path: Path, options: EngineOptions) -> None:
         self._segment = spec.segment_frames

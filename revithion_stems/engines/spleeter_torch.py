@@ -72,6 +72,7 @@ class SpleeterTorch:
     """All U-nets of a Spleeter model; their squared outputs, normalised, are the masks."""
 
     remark: str | None = None
+    settled = True
 
     def __init__(self, networks: list[UNet], device: str) -> None:
         self._networks = [network.eval().to(device) for network in networks]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,14 @@ import pytest
 from revithion_stems.errors import DownloadError
 from revithion_stems.events import CancelToken, EventStream
 from revithion_stems.weights import ModelStore, Presence
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A content store for each test, also in processes that it starts: no test gets what another one computed."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("REVITHION_CACHE_DIR", str(folder))
+    return folder
 
 
 def _weights(name: str) -> ModelStore:
@@ -53,3 +65,25 @@ def falcon69(music_folder: Path) -> dict[str, np.ndarray]:
     from revithion_stems.audio_files import read_audio
 
     return {path.stem: read_audio(path).samples for path in sorted((music_folder / "dev" / "falcon69").iterdir())}
+
+
+@contextlib.contextmanager
+def _mounted(folder: Path, options: str) -> Iterator[Path]:
+    """A small file system in memory, where this process may mount one."""
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        pytest.skip("only root can mount a file system")
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def mounted() -> Callable[[Path, str], contextlib.AbstractContextManager[Path]]:
+    """Mounts a file system in memory on a new folder, with mount's options such as ``size=1m``."""
+    return _mounted

@@ -80,7 +80,7 @@ def run_stream(model: LoadedModel, mix: Float32, request: SeparationRequest) -> 
         sample_rate=44100,
         scan=found,
         grid_bits=24,
-        before_run=lambda: None,
+        run_segment=lambda separator, mix, columns: separator.separate_segment(mix)[columns],
     )
     return np.concatenate([block.stems for block in out], axis=2)
 

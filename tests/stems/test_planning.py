@@ -43,7 +43,8 @@ def test_a_plan_counts_networks_runs_and_bytes_and_writes_nothing(song: Path) ->
     assert (plan.presence, plan.engine, plan.networks) == ("absent", "torch", 4)
     assert plan.runs == 4 * 11  # 60 s in steps of 5.85 s
     assert plan.download_bytes == load_catalog()["htdemucs_ft"].size
-    assert plan.disk_bytes == 2 * 4 * 48000 * 60 * 2 * 4
+    assert plan.disk_bytes == 4 * 48000 * 60 * 2 * 4
+    assert plan.disk_bytes < plan.journal_bytes < 2 * plan.disk_bytes
     assert list(plan.outputs) == ["drums", "bass", "other", "vocals"]
     assert set(song.parent.rglob("*")) == before
 
@@ -87,7 +88,8 @@ def test_what_does_not_fit_is_warned_about(song: Path, monkeypatch: pytest.Monke
     assert make_plan(song, model="dsp").warnings == ()
     monkeypatch.setattr(planning, "_disk_free", lambda _folder: 1000)
     monkeypatch.setattr(planning, "memory_bytes", lambda *_: 2**60)
-    memory, disk = make_plan(song, model="dsp").warnings
+    memory, disk, journal = make_plan(song, model="dsp").warnings
+    assert "REVITHION_CACHE_DIR" in journal
     assert "memory" in memory
     assert "disk" in disk
 

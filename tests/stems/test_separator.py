@@ -23,8 +23,8 @@ from revithion_stems.catalog import load_catalog
 from revithion_stems.errors import Cancelled, EngineError, InputError, RequestError
 from revithion_stems.events import CancelToken, JobChanged, JobProgress, event_as_dict
 from revithion_stems.jobs import TRANSITIONS, JobState
+from revithion_stems.model_loading import ModelCache
 from revithion_stems.requests import plan_stems
-from revithion_stems.runner import ModelCache
 from revithion_stems.separator import LoadedModel, separate_blocks
 
 DSP = load_catalog()["dsp"]
@@ -235,6 +235,7 @@ class Delay:
     """A separator whose stems are its input, some frames later, times a gain per stem."""
 
     remark = None
+    settled = True
 
     def begin(self):
         pass
@@ -262,7 +263,7 @@ def run_fake(separator, source: AudioBuffer, *, block=65_536, spec=DSP, **parame
         sample_rate=source.sample_rate,
         scan=found,
         grid_bits=24,
-        before_run=lambda: None,
+        run_segment=lambda separator, mix, columns: separator.separate_segment(mix)[columns],
     )
     return np.concatenate([part.stems for part in out], axis=2)
 
@@ -396,6 +397,7 @@ class Broken:
     """A network that computes NaN, as half precision may."""
 
     remark = None
+    settled = True
 
     def begin(self):
         pass
@@ -452,6 +454,7 @@ MEASURE = """
 
     class Cheap:  # a model that costs nothing: what is measured is everything around it
         remark = None
+        settled = True
         def __init__(self, spec): pass
         def begin(self): pass
         def separate_segment(self, mix): return np.repeat(mix[None] / 4, 4, axis=0)

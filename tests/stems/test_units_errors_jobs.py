@@ -166,7 +166,7 @@ def test_exit_codes_document_explains_every_error_code():
 
 def test_the_map_of_the_core_has_every_module():
     core = REPOSITORY / "revithion_stems"
-    listed = set(re.findall(r"`([a-z_/]+)`", (core / "README.md").read_text(encoding="utf-8")))
+    listed = set(re.findall(r"`([a-z0-9_/]+)`", (core / "README.md").read_text(encoding="utf-8")))
     paths = [path.relative_to(core) for path in core.rglob("*.py")]
     modules = {path.with_suffix("").as_posix() for path in paths if path.name != "__init__.py"}
     missing = {name for name in modules if not name.startswith("engines/")} - listed
@@ -194,7 +194,8 @@ def test_the_life_of_a_job_is_this():
     assert set(TRANSITIONS) == set(JobState) == final | set(working)
     assert {state for state in JobState if state.is_final} == final
     for state, following in zip(working, [*working[1:], JobState.DONE], strict=True):
-        assert TRANSITIONS[state] == {following, JobState.FAILED, JobState.CANCELLED}
+        skips = {JobState.WRITING} if state is JobState.LOADING else set()  # what the cache has is only written
+        assert TRANSITIONS[state] == {following, JobState.FAILED, JobState.CANCELLED} | skips
     with pytest.raises(RequestError, match="nothing: it is final"):
         Job(id="j", source="s", state=JobState.DONE).advance(JobState.QUEUED)
 
@@ -208,7 +209,7 @@ def test_a_new_job_is_queued():
 FIELDS = {
     JobChanged: {"state": JobState.FAILED, "source": "s", "error": {"code": "c", "message": "m", "hint": "h"}},
     JobProgress: {"done": 1, "total": 2, "elapsed_s": 0.5, "remaining_s": None},
-    StemReady: {"stem": "vocals", "path": "p", "frames": 1, "sample_rate": 44_100, "sha256": "0"},
+    StemReady: {"stem": "vocals", "path": "p", "frames": 1, "sample_rate": 44_100, "sha256": "0", "stream": 0},
     JobSummary: {
         "model": "m",
         "engine": "e",
@@ -220,6 +221,10 @@ FIELDS = {
         "null_db": None,
         "gain_db": 0.0,
         "residual": "folded",
+        "lag_frames": 0,
+        "cached": False,
+        "resumed_runs": 0,
+        "manifest": "m",
     },
     Notice: {"code": "c", "message": "m"},
     DownloadProgress: {"file": "f", "source": "s", "done_bytes": 1, "total_bytes": None},
