@@ -17,9 +17,11 @@ from revithion_stems.version import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module:attribute, help line) — the help line stands here so that listing commands imports none of them.
     "separate": ("revithion_stems.cli.separate:separate_command", "Separate songs into stems that sum back exactly."),
+    "batch": ("revithion_stems.cli.batch:batch_command", "Separate files, folders, patterns and lists of songs."),
     "plan": ("revithion_stems.cli.plan:plan_command", "Show what separate would do, without doing it."),
     "models": ("revithion_stems.cli.models:models_group", "List, pull, verify and move model weights."),
     "compare": ("revithion_stems.cli.compare:compare_command", "Measure SDR, SI-SDR, null depth and lag."),
+    "cache": ("revithion_stems.cli.cache:cache_group", "Show or empty the cache of results."),
     "doctor": ("revithion_stems.cli.doctor:doctor_command", "Say what works on this machine and how to fix the rest."),
     "completion": ("revithion_stems.cli.completion:completion_command", "Print the shell completion script."),
 }

@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from revithion_stems.cli.console import json_option, print_json, printable, report_error
-from revithion_stems.cli.request_options import build_requests, request_options
+from revithion_stems.cli.request_options import build_requests, request_options, sources_argument
 
 if TYPE_CHECKING:
+    from revithion_stems.outputs import OutputOptions
     from revithion_stems.planning import SeparationPlan
+    from revithion_stems.requests import SeparationRequest
 
 
 @click.command(
     epilog="Examples:\n\n\b\n  revithion-stems plan song.mp3\n  revithion-stems plan *.wav -m htdemucs_ft --json"
 )
-@request_options
+@sources_argument
+@request_options()
 @json_option
 def plan_command(json_mode: bool, **options: Any) -> int:
     """Show what separate would do with SOURCES: model, engine, time, memory and disk. Changes nothing."""
-    return show_plans(options, json_mode=json_mode)
+    requests, output = build_requests(options)
+    return show_plans(((request, output) for request in requests), offline=options["offline"], json_mode=json_mode)
 
 
-def show_plans(options: dict[str, Any], *, json_mode: bool) -> int:
-    """Prints a plan per source; returns the exit status."""
+def show_plans(
+    work: Iterable[tuple[SeparationRequest, OutputOptions]],
+    *,
+    offline: bool,
+    json_mode: bool,
+    show: Callable[[SeparationPlan, list[str]], None] | None = None,
+) -> int:
+    """Prints a plan per request; returns the exit status.
+
+    Args:
+        work: Requests, each with where its stems go.
+        offline: Whether the network is off.
+        json_mode: Whether to print JSON lines.
+        show: Prints a plan and its notices for people; by default all of it.
+    """
     import dataclasses
 
     from revithion_stems.errors import RevithionError
@@ -32,10 +50,9 @@ def show_plans(options: dict[str, Any], *, json_mode: bool) -> int:
     from revithion_stems.planning import plan_separation
     from revithion_stems.weights import ModelStore
 
-    requests, output = build_requests(options)
-    store = ModelStore(offline=True) if options["offline"] else ModelStore()
+    store = ModelStore(offline=True) if offline else ModelStore()
     status = 0
-    for request in requests:
+    for request, output in work:
         notices: list[str] = []
 
         def note(event: JobEvent, notices: list[str] = notices) -> None:
@@ -52,7 +69,7 @@ def show_plans(options: dict[str, Any], *, json_mode: bool) -> int:
             extra = {"warnings": plan.warnings, "notices": notices}
             print_json({"type": "SeparationPlan", **dataclasses.asdict(plan), **extra})
         else:
-            _print_plan(plan, notices)
+            (show or _print_plan)(plan, notices)
     return status
 
 
@@ -73,6 +90,7 @@ def _print_plan(plan: SeparationPlan, notices: list[str]) -> None:
     line("time", f"about {format_duration(plan.estimated_s)} ({plan.estimate_basis})")
     line("memory", f"about {format_bytes(plan.memory_bytes)}; {format_bytes(plan.memory_free_bytes)} free")
     line("disk", f"{format_bytes(plan.disk_bytes)} while working; {format_bytes(plan.disk_free_bytes)} free")
+    line("cache", f"{format_bytes(plan.journal_bytes)} while working; {format_bytes(plan.cache_free_bytes)} free")
     if plan.download_bytes != 0:
         size = "size not published" if plan.download_bytes is None else format_bytes(plan.download_bytes)
         line("download", size)

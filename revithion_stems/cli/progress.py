@@ -15,6 +15,8 @@ from revithion_stems.jobs import JobState
 from revithion_stems.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from revithion_stems.requests import SeparationRequest
 
 
@@ -114,10 +116,16 @@ def open_display(requests: Sequence[SeparationRequest], *, quiet: bool) -> Gener
     if not sys.stderr.isatty():
         yield LineDisplay()
         return
+    with open_bars() as progress:
+        yield BarDisplay(progress, requests)
+
+
+def open_bars() -> Progress:
+    """Bars on stderr that vanish in the end; each has the text ``left`` behind it. A context manager."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    progress = Progress(
+    return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
@@ -125,5 +133,3 @@ def open_display(requests: Sequence[SeparationRequest], *, quiet: bool) -> Gener
         console=Console(stderr=True),
         transient=True,
     )
-    with progress:
-        yield BarDisplay(progress, requests)

@@ -10,12 +10,12 @@ import click
 
 from revithion_stems.cli.console import json_option, print_json, printable, report_error
 from revithion_stems.cli.interrupts import run_cancellable
-from revithion_stems.cli.request_options import build_requests, request_options
+from revithion_stems.cli.request_options import build_requests, request_options, sources_argument
 
 if TYPE_CHECKING:
     from revithion_stems.events import JobEvent
+    from revithion_stems.reports import SeparationReport
     from revithion_stems.requests import SeparationRequest
-    from revithion_stems.runner import SeparationReport
 
 _EXAMPLES = """Examples:
 
@@ -32,26 +32,27 @@ _EXAMPLES = """Examples:
 
 
 @click.command(epilog=_EXAMPLES)
-@request_options
+@sources_argument
+@request_options()
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @json_option
 def separate_command(dry_run: bool, quiet: bool, json_mode: bool, **options: Any) -> int:
     """Separate SOURCES into stems of the same rate, length and channels that sum back to them exactly."""
+    requests, output = build_requests(options)
     if dry_run:
         from revithion_stems.cli.plan import show_plans
 
-        return show_plans(options, json_mode=json_mode)
+        return show_plans(((request, output) for request in requests), offline=options["offline"], json_mode=json_mode)
 
     from revithion_stems.api import separate_to_files
     from revithion_stems.cli.progress import open_display
     from revithion_stems.errors import Cancelled, RevithionError
     from revithion_stems.events import CancelToken, event_as_dict
+    from revithion_stems.model_loading import ModelCache
     from revithion_stems.planning import record_run_s
-    from revithion_stems.runner import ModelCache
     from revithion_stems.weights import ModelStore
 
-    requests, output = build_requests(options)
     store = ModelStore(offline=True) if options["offline"] else ModelStore()
     models, cancel, status = ModelCache(), CancelToken(), 0
     with open_display(requests, quiet=quiet or json_mode) as display:
@@ -65,7 +66,13 @@ def separate_command(dry_run: bool, quiet: bool, json_mode: bool, **options: Any
             try:
                 report = run_cancellable(
                     lambda request=request, on_event=on_event: separate_to_files(
-                        request, output, on_event=on_event, cancel=cancel, store=store, models=models
+                        request,
+                        output,
+                        on_event=on_event,
+                        cancel=cancel,
+                        store=store,
+                        models=models,
+                        force_refresh=options["force_refresh"],
                     ),
                     cancel,
                     on_interrupt=display.cancelling,
@@ -76,7 +83,8 @@ def separate_command(dry_run: bool, quiet: bool, json_mode: bool, **options: Any
                 if cancel.cancelled:
                     return Cancelled.exit_code
                 continue
-            record_run_s(report.model, report.engine, report.device, request.threads, report.run_s)
+            if report.run_s:
+                record_run_s(report.model, report.engine, report.device, request.threads, report.run_s)
             if not (quiet or json_mode):
                 display.pause(lambda report=report, request=request: _print_report(report, request))
     return status
@@ -86,12 +94,16 @@ def _print_report(report: SeparationReport, request: SeparationRequest) -> None:
     from revithion_stems.units import format_db, format_duration
 
     click.echo(f"{printable(request.source_name)} →")
-    for stem in report.stems:
-        click.echo(f"  {printable(_short(stem.path))}")
+    for path in dict.fromkeys(stem.path for stem in report.stems):
+        click.echo(f"  {printable(_short(path))}")
     facts = [
         f"{report.model} ({report.engine}, {report.device})",
         f"{format_duration(report.duration_s)} of audio in {format_duration(report.elapsed_s)}",
     ]
+    if report.cached:
+        facts[1] = f"{format_duration(report.duration_s)} of audio from the cache"
+    elif report.resumed_runs:
+        facts.append("resumed")
     if report.null_db is not None:
         facts.append("sum equals the source exactly" if report.exact else f"null {format_db(report.null_db)}")
     click.echo(f"  {' · '.join(facts)}\n  weights: {report.licence}")

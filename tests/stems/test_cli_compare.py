@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from revithion_stems import OutputOptions, SeparationRequest, separate_to_files
 from revithion_stems.cli.main import main
 from revithion_stems.comparison import compare
 from revithion_stems.errors import InputError, RequestError
@@ -235,3 +236,15 @@ def test_importing_the_command_loads_neither_rich_nor_numpy():
     code = "import sys, revithion_stems.cli.compare; print([m for m in ('rich', 'numpy', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_archived_original_is_no_stem(capsys, tmp_path):
+    write(tmp_path / "song.wav", grid_noise(1))
+    request = SeparationRequest(source=tmp_path / "song.wav", model="dsp")
+    separate_to_files(request, OutputOptions(folder=tmp_path, archive_mix=True))
+    assert (tmp_path / "song" / "mix.wav").exists()
+    status, out, _ = run(capsys, tmp_path / "song.wav", tmp_path / "song", "--json")
+    data = json.loads(out)
+    assert status == 0
+    assert len(data["rows"]) == 4
+    assert data["sum"]["identical"] is True
