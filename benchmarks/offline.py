@@ -13,13 +13,13 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import soundfile
+from whole_process import measure
 
+NO_CACHE = {"REVITHION_CACHE_SIZE": "0"}
 SIDES = ("demucs", "ours-onnx", "ours-torch")
 
 
@@ -43,17 +43,6 @@ def run_side(side: str, song: Path, repository: Path, out: Path, threads: int | 
         source=song, model="htdemucs", engine=side.removeprefix("ours-"), threads=threads
     )
     revithion_stems.separate_to_files(request, revithion_stems.OutputOptions(folder=out))
-
-
-def measure(arguments: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak MiB of a child process that runs this file with ``arguments``."""
-    started = time.perf_counter()
-    pid = os.posix_spawn(sys.executable, [sys.executable, __file__, *arguments], dict(os.environ))
-    _, status, usage = os.wait4(pid, 0)
-    elapsed = time.perf_counter() - started
-    if status != 0:
-        raise SystemExit(f"a run failed: {arguments}")
-    return elapsed, usage.ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
 
 
 def main() -> None:
@@ -91,7 +80,7 @@ def main() -> None:
         print(f"{options.song.name}: {len(samples) / rate:.1f} s, {options.runs} rounds, {os.cpu_count()} logical CPUs")
         for number in range(options.runs + 1):  # round 0 warms the disk cache and is not counted
             for side in sides:
-                result = measure([*common, "--child", side])
+                result = measure([__file__, *common, "--child", side], NO_CACHE)
                 if number:
                     figures[side].append(result)
                 print(f"  round {number} {side:<11}{result[0]:8.2f} s {result[1]:8.0f} MiB", flush=True)

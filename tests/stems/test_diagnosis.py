@@ -13,7 +13,7 @@ import pytest
 
 from revithion_stems import probe_programs, probes
 from revithion_stems.catalog import load_catalog
-from revithion_stems.cli.doctor import doctor_command
+from revithion_stems.cli.main import cli
 from revithion_stems.diagnosis import CheckStatus, Finding, Probe, diagnose
 from revithion_stems.errors import ConfigError
 
@@ -57,7 +57,8 @@ def fake_program(machine, name, script):
 
 def run_doctor(capsys, monkeypatch, fakes, *, json_mode):
     monkeypatch.setattr(probes, "PROBES", tuple(fakes))
-    status = doctor_command.main(["--json"] if json_mode else [], standalone_mode=False)
+    # As a user calls it: click remembers a command's --help from its first use, with or without the program's -h.
+    status = cli.main(["doctor", *(["--json"] if json_mode else [])], standalone_mode=False)
     return status, capsys.readouterr().out
 
 

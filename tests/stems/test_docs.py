@@ -84,6 +84,7 @@ def run_example(example: Example, folder: Path, models: Path) -> None:
         "REVITHION_MODEL_DIR": str(models),
         "REVITHION_CONFIG": str(home / "none.toml"),
         "REVITHION_STATE_DIR": str(home / "state"),
+        "REVITHION_CACHE_DIR": str(home / "cache"),
     }
     if example.language == "bash":
         bash = shutil.which("bash")
