@@ -1,8 +1,9 @@
-"""How late one signal is against another: an integer lag by cross-correlation. Pure functions, any thread."""
+"""How late one signal is against another: an integer lag by cross-correlation. Any thread."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,56 +45,117 @@ def find_lag(reference: FloatArray, estimate: FloatArray, max_lag: int) -> Lag:
         RequestError: Shapes differ, are not ``[channels, frames]``, are empty, a value is NaN or infinite, or
             ``max_lag`` is negative.
     """
-    if max_lag < 0:
-        raise RequestError(f"max_lag is {max_lag}, it must be at least 0 frames", hint="Use 0 or more frames.")
-    weights = _mono_weights(reference, estimate)
-    frames = reference.shape[1]
-    reach = min(max_lag, frames - 1)
-
-    # Block k of the reference meets the stretch of the estimate from `reach` before it to `reach` after it. With a
-    # transform at least as long as that stretch, entries 0 … 2·reach of the circular correlation are free of
-    # wrap-around, and their sum over the blocks is the linear correlation at lags −reach … reach. Transforms are
-    # linear, so the products are added up first and one inverse transform is enough.
-    block = min(frames, max(BLOCK_FRAMES, 2 * reach))
-    size = 1 << (block + 2 * reach - 1).bit_length()
-    spectrum = np.zeros(size // 2 + 1, dtype=np.complex128)
-    for start in range(0, frames, block):
-        ref = weights @ reference[:, start : start + block].astype(np.float64)
-        first = max(0, start - reach)
-        est = weights @ estimate[:, first : start + ref.size + reach].astype(np.float64)
-        est = np.pad(est, (first - (start - reach), 0))
-        spectrum += np.conj(np.fft.rfft(ref, size)) * np.fft.rfft(est, size)
-    correlation = np.fft.irfft(spectrum, size)[: 2 * reach + 1]
-    return _lag_over_overlap(reference, estimate, weights, int(np.argmax(np.abs(correlation))) - reach)
+    weights = mono_weights(ref for ref, _ in paired_blocks(reference, estimate, BLOCK_FRAMES))
+    meter = LagMeter(weights, reference.shape[1], max_lag)
+    for ref, est in paired_blocks(reference, estimate, BLOCK_FRAMES):
+        meter.add(ref, est)
+    return meter.lag()
 
 
-def _mono_weights(reference: FloatArray, estimate: FloatArray) -> Float64Array:
-    """What to multiply the channels with to get the one signal that is compared."""
+def mono_weights(reference: Iterable[Float64Array]) -> Float64Array:
+    """What to multiply the channels with to get the one signal that is compared.
+
+    Args:
+        reference: Its blocks ``[channels, frames]``, at least one.
+
+    Returns:
+        ``[channels]``: the mid, or the strongest channel where the mid has less than :data:`MID_FLOOR` of it.
+    """
     channel_energy: Float64Array | None = None
     mid_energy = 0.0
-    for ref, _ in paired_blocks(reference, estimate, BLOCK_FRAMES):
-        block_energy = np.einsum("cn,cn->c", ref, ref)
+    for block in reference:
+        block_energy = np.einsum("cn,cn->c", block, block)
         channel_energy = block_energy if channel_energy is None else channel_energy + block_energy
-        mid_energy += energy(ref.mean(axis=0))
-    assert channel_energy is not None  # paired_blocks refuses empty signals
+        mid_energy += energy(block.mean(axis=0))
+    assert channel_energy is not None
     channels = channel_energy.size
     if mid_energy < MID_FLOOR * float(channel_energy.max()):
         return np.eye(channels)[int(channel_energy.argmax())]
     return np.full(channels, 1.0 / channels)
 
 
-def _lag_over_overlap(reference: FloatArray, estimate: FloatArray, weights: Float64Array, best: int) -> Lag:
-    frames = reference.shape[1]
-    early = reference[:, max(0, -best) : frames - max(0, best)]
-    late = estimate[:, max(0, best) : frames - max(0, -best)]
-    cross = early_energy = late_energy = 0.0
-    for start in range(0, early.shape[1], BLOCK_FRAMES):
-        ref = weights @ early[:, start : start + BLOCK_FRAMES].astype(np.float64)
-        est = weights @ late[:, start : start + BLOCK_FRAMES].astype(np.float64)
-        cross += float(np.vdot(ref, est))
-        early_energy += energy(ref)
-        late_energy += energy(est)
-    scale = math.sqrt(early_energy) * math.sqrt(late_energy)
-    if scale == 0.0:
-        return Lag(frames=None, correlation=0.0)
-    return Lag(frames=best, correlation=min(1.0, max(-1.0, cross / scale)))
+class LagMeter:
+    """:func:`find_lag` for signals that come block by block. One thread at a time.
+
+    Args:
+        weights: Of the channels, from :func:`mono_weights` over the reference.
+        frames: Length of the signals, ≥ 1.
+        max_lag: Largest lag to look at either way, in frames, ≥ 0.
+
+    Raises:
+        RequestError: ``max_lag`` is negative.
+    """
+
+    def __init__(self, weights: Float64Array, frames: int, max_lag: int) -> None:
+        if max_lag < 0:
+            raise RequestError(f"max_lag is {max_lag}, it must be at least 0 frames", hint="Use 0 or more frames.")
+        self._weights = weights
+        self._reach = reach = min(max_lag, frames - 1)
+        # Block k of the reference meets the stretch of the estimate from `reach` before it to `reach` after it. With a
+        # transform at least as long as that stretch, entries 0 … 2·reach of the circular correlation are free of
+        # wrap-around, and their sum over the blocks is the linear correlation at lags −reach … reach. Transforms are
+        # linear, so the products are added up first and one inverse transform is enough.
+        self._block = min(frames, max(BLOCK_FRAMES, 2 * reach))
+        self._size = 1 << (self._block + 2 * reach - 1).bit_length()
+        self._spectrum = np.zeros(self._size // 2 + 1, dtype=np.complex128)
+        self._reference = np.zeros(0)  # from the first frame that was not correlated yet
+        self._estimate = np.zeros(reach)  # from `reach` frames before that one
+        self._heard = _Edges(reach), _Edges(reach)
+
+    def add(self, reference: Float64Array, estimate: Float64Array) -> None:
+        """Takes the next frames of both, finite and of one shape ``[channels, frames]``."""
+        ref, est = self._weights @ reference, self._weights @ estimate
+        self._heard[0].add(ref)
+        self._heard[1].add(est)
+        self._reference = np.concatenate([self._reference, ref])
+        self._estimate = np.concatenate([self._estimate, est])
+        while self._reference.size >= self._block + self._reach:
+            self._correlate()
+
+    def _correlate(self) -> None:
+        ref = self._reference[: self._block]
+        est = self._estimate[: ref.size + 2 * self._reach]
+        self._spectrum += np.conj(np.fft.rfft(ref, self._size)) * np.fft.rfft(est, self._size)
+        self._reference = self._reference[ref.size :]
+        self._estimate = self._estimate[ref.size :]
+
+    def lag(self) -> Lag:
+        """The lag, once all frames were given; call it once."""
+        while self._reference.size:
+            self._correlate()
+        reach = self._reach
+        correlation = np.fft.irfft(self._spectrum, self._size)[: 2 * reach + 1]
+        best = int(np.argmax(np.abs(correlation)))
+        lag = best - reach
+        early = self._heard[0].energy(skip_first=max(0, -lag), skip_last=max(0, lag))
+        late = self._heard[1].energy(skip_first=max(0, lag), skip_last=max(0, -lag))
+        scale = math.sqrt(early) * math.sqrt(late)
+        if scale == 0.0:
+            return Lag(frames=None, correlation=0.0)
+        return Lag(frames=lag, correlation=min(1.0, max(-1.0, float(correlation[best]) / scale)))
+
+
+class _Edges:
+    """The energy of a signal but for some frames at one of its ends: keeps ``reach`` frames at each, and a sum between.
+
+    Taking the energy of the ends off that of the whole would leave nothing but rounding of a signal that is loud there.
+    """
+
+    def __init__(self, reach: int) -> None:
+        self._reach = reach
+        self._first = np.zeros(0)
+        self._last = np.zeros(0)
+        self._between = 0.0
+
+    def add(self, samples: Float64Array) -> None:
+        missing = self._reach - self._first.size
+        self._first = np.concatenate([self._first, samples[:missing]])
+        last = np.concatenate([self._last, samples[missing:]])
+        excess = max(0, last.size - self._reach)
+        self._between += energy(last[:excess])
+        self._last = last[excess:]
+
+    def energy(self, *, skip_first: int, skip_last: int) -> float:
+        """Without so many frames at the start or at the end; one of the two is 0, the other at most ``reach``."""
+        ends = np.concatenate([self._first, self._last])
+        return self._between + energy(ends[skip_first : ends.size - skip_last])

@@ -1,25 +1,25 @@
 """Compares audio files and folders of stems: which figures, of which pairs, in which order. No printing.
 
-Reads whole files: memory is about 12 bytes per sample of the longest pair, plus 8 where stems are summed.
+Files are read in step, block by block, so memory does not grow with their length. The reference is read twice.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from revithion_stems.alignment import find_lag
-from revithion_stems.audio import AudioBuffer
-from revithion_stems.audio_files import read_audio
+from revithion_stems.alignment import LagMeter, mono_weights
+from revithion_stems.audio_files import BLOCK_FRAMES, AudioInfo, AudioReader
 from revithion_stems.errors import RequestError
-from revithion_stems.manifest import decode_manifest
-from revithion_stems.quality import Float64Array, FloatArray, frame_sdr_db, median_db, null_depth, sdr_db, si_sdr_db
+from revithion_stems.manifest import Manifest, decode_manifest
+from revithion_stems.quality import Float64Array, PairMeter, median_db
 
 MAX_LAG_S = 1.0
 """Lag is searched this far either way; codecs and plug-ins delay by tens of milliseconds at most."""
@@ -60,6 +60,7 @@ class Comparison:
         lag_frames: How late the estimate is; None where either is silent.
         lag_correlation: How far that can be relied upon, −1 to 1.
         windows: Windows that count in the median.
+        gain_db: Gain of the estimate that its manifest tells, undone before anything was measured; 0 where none is.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Comparison:
     lag_frames: int | None
     lag_correlation: float
     windows: int
+    gain_db: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,25 +127,12 @@ def compare(reference: Path, estimates: Sequence[Path]) -> ComparisonReport:
 
 
 def compare_files(reference: Path, estimates: Sequence[Path]) -> ComparisonReport:
-    """Compares each of ``estimates`` with ``reference``, and where there are several, their sum as well.
-
-    The sum is taken in float64, in which stems on a common grid (the product's own) add up without rounding.
-    """
+    """Compares each of ``estimates`` with ``reference``, and where there are several, their sum as well."""
     if not estimates:
         raise RequestError("there is no estimate to compare", hint="Name at least one file.", code="compare.nothing")
-    truth = read_audio(reference)
-    rows: list[Comparison] = []
-    total: Float64Array | None = np.zeros(truth.samples.shape) if len(estimates) > 1 else None
-    for path in estimates:
-        guess = _read_matching(reference, truth, path)
-        rows.append(_compare_samples(path.name, truth.samples, guess.samples, truth.sample_rate))
-        if total is not None:
-            total += guess.samples
-    return ComparisonReport(
-        reference=reference,
-        rows=tuple(rows),
-        total=None if total is None else _compare_samples("sum", truth.samples, total, truth.sample_rate),
-    )
+    rows = [meter.comparison() for meter in _measure(reference, estimates, [path.name for path in estimates])]
+    total = rows.pop() if len(estimates) > 1 else None
+    return ComparisonReport(reference=reference, rows=tuple(rows), total=total)
 
 
 def compare_folders(reference: Path, estimate: Path) -> ComparisonReport:
@@ -161,14 +150,8 @@ def compare_folders(reference: Path, estimate: Path) -> ComparisonReport:
             hint="Files are matched by name without suffix, such as vocals.flac with vocals.wav.",
             code="compare.nothing",
         )
-    rows: list[Comparison] = []
-    frames_db: list[Float64Array] = []
-    for name in names:
-        truth = read_audio(truths[name])
-        guess = _read_matching(truths[name], truth, guesses[name])
-        frames_db.append(frame_sdr_db(truth.samples, guess.samples, truth.sample_rate))
-        rows.append(_compare_samples(name, truth.samples, guess.samples, truth.sample_rate))
-    rows = _without_silent_windows(rows, frames_db)
+    meters = [_measure(truths[name], [guesses[name]], [name])[0] for name in names]
+    rows = _without_silent_windows([meter.comparison() for meter in meters], [meter.frames_db for meter in meters])
     unmatched = [files[name] for files in (truths, guesses) for name in sorted(files) if name not in names]
     return ComparisonReport(
         reference=reference,
@@ -182,22 +165,110 @@ def compare_folders(reference: Path, estimate: Path) -> ComparisonReport:
     )
 
 
-def _compare_samples(name: str, reference: FloatArray, estimate: FloatArray, sample_rate: int) -> Comparison:
-    frames_db = frame_sdr_db(reference, estimate, sample_rate)
-    null = null_depth(reference, estimate)
-    lag = find_lag(reference, estimate, round(MAX_LAG_S * sample_rate))
-    return Comparison(
-        name=name,
-        sdr_median_db=median_db(frames_db),
-        sdr_db=sdr_db(reference, estimate),
-        si_sdr_db=si_sdr_db(reference, estimate),
-        null_db=null.null_db,
-        peak_dbfs=null.peak_dbfs,
-        identical=null.identical,
-        lag_frames=lag.frames,
-        lag_correlation=lag.correlation,
-        windows=int(np.count_nonzero(~np.isnan(frames_db))),
-    )
+class _Meter:
+    """The figures of one row, from blocks."""
+
+    def __init__(self, name: str, info: AudioInfo, weights: Float64Array, frames: int, gain_db: float) -> None:
+        self.name = name
+        self._gain_db = gain_db
+        self._pair = PairMeter(info.sample_rate)
+        self._lag = LagMeter(weights, frames, round(MAX_LAG_S * info.sample_rate))
+
+    def add(self, reference: Float64Array, estimate: Float64Array) -> None:
+        self._pair.add(reference, estimate)
+        self._lag.add(reference, estimate)
+
+    @property
+    def frames_db(self) -> Float64Array:
+        return self._pair.frame_sdr_db
+
+    def comparison(self) -> Comparison:
+        frames_db, null, lag = self.frames_db, self._pair.null, self._lag.lag()
+        return Comparison(
+            name=self.name,
+            sdr_median_db=median_db(frames_db),
+            sdr_db=self._pair.sdr_db,
+            si_sdr_db=self._pair.si_sdr_db,
+            null_db=null.null_db,
+            peak_dbfs=null.peak_dbfs,
+            identical=null.identical,
+            lag_frames=lag.frames,
+            lag_correlation=lag.correlation,
+            windows=int(np.count_nonzero(~np.isnan(frames_db))),
+            gain_db=self._gain_db,
+        )
+
+
+class _Signal:
+    """An open file as float64, the gain undone that its manifest says all stems share."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        manifest = _manifest(path.parent)
+        mine = manifest is not None and any(file.role == "stem" and file.path == path.name for file in manifest.files)
+        self.gain_db = manifest.gain_db if manifest is not None and mine else 0.0
+        self._scale = 2.0 ** -round(self.gain_db / (20 * math.log10(2)))  # gains are powers of two
+        self.reader = AudioReader(path)
+        self.frames = 0  # that were decoded, whatever the header says
+
+    def blocks(self) -> Iterator[Float64Array]:
+        """All of it from the start, in blocks of :data:`BLOCK_FRAMES` but for the last."""
+        self.frames = 0
+        rest: Float64Array = np.zeros((self.reader.info.channels, 0))
+        for block in self.reader.blocks(BLOCK_FRAMES):
+            self.frames += block.shape[1]
+            rest = np.concatenate([rest, block.astype(np.float64) * self._scale], axis=1)
+            while rest.shape[1] >= BLOCK_FRAMES:
+                yield rest[:, :BLOCK_FRAMES]
+                rest = rest[:, BLOCK_FRAMES:]
+        if rest.shape[1]:
+            yield rest
+
+
+def _measure(reference_path: Path, paths: Sequence[Path], names: Sequence[str]) -> list[_Meter]:
+    """The meters of all estimates and, where there are several, of their sum, in one pass over all files.
+
+    The sum is taken in float64, in which stems on a common grid (the product's own) add up without rounding.
+    """
+    with contextlib.ExitStack() as stack:
+        reference, *estimates = (_Signal(path) for path in (reference_path, *paths))
+        for signal in (reference, *estimates):
+            stack.enter_context(signal.reader)
+        info = reference.reader.info
+        for estimate in estimates:
+            theirs = estimate.reader.info
+            _check_equal("sample_rate", estimate, theirs.sample_rate, reference, info.sample_rate)
+            _check_equal("channels", estimate, theirs.channels, reference, info.channels)
+
+        weights = mono_weights(reference.blocks())
+        frames = reference.frames
+        meters = [_Meter(name, info, weights, frames, e.gain_db) for name, e in zip(names, estimates, strict=True)]
+        total = _Meter("sum", info, weights, frames, 0.0) if len(meters) > 1 else None
+        blocks = (signal.blocks() for signal in (reference, *estimates))
+        for truth, *guesses in itertools.zip_longest(*blocks, fillvalue=np.zeros((info.channels, 0))):
+            for estimate, guess, meter in zip(estimates, guesses, meters, strict=True):
+                if guess.shape != truth.shape:
+                    frames_there = sum(block.shape[1] for block in estimate.blocks())
+                    _check_equal("frames", estimate, frames_there, reference, frames)
+                meter.add(truth, guess)
+            if total is not None:
+                total.add(truth, np.sum(guesses, axis=0))
+    return meters if total is None else [*meters, total]
+
+
+def _check_equal(what: str, estimate: _Signal, ours: int, reference: _Signal, theirs: int) -> None:
+    if ours != theirs:
+        raise RequestError(
+            f"{estimate.path} has {what} {ours}, but {reference.path} has {theirs}; they must be equal",
+            hint="Export both at one rate, with the same channels, from the same start to the same end.",
+            code=f"compare.{what}",
+        )
+
+
+def _manifest(folder: Path) -> Manifest | None:
+    with contextlib.suppress(OSError, ValueError):
+        return decode_manifest((folder / "manifest.json").read_bytes())
+    return None
 
 
 def _without_silent_windows(rows: list[Comparison], frames_db: list[Float64Array]) -> list[Comparison]:
@@ -215,28 +286,10 @@ def _without_silent_windows(rows: list[Comparison], frames_db: list[Float64Array
     ]
 
 
-def _read_matching(reference_path: Path, reference: AudioBuffer, path: Path) -> AudioBuffer:
-    audio = read_audio(path)
-    for what, ours, theirs in (
-        ("sample_rate", audio.sample_rate, reference.sample_rate),
-        ("channels", audio.channels, reference.channels),
-        ("frames", audio.frames, reference.frames),
-    ):
-        if ours != theirs:
-            raise RequestError(
-                f"{path} has {what} {ours}, but {reference_path} has {theirs}; they must be equal",
-                hint="Export both at one rate, with the same channels, from the same start to the same end.",
-                code=f"compare.{what}",
-            )
-    return audio
-
-
 def _audio_files(folder: Path) -> list[Path]:
     """The audio in a folder; less the archived original, if a manifest says that it is one."""
-    archived: set[str] = set()
-    with contextlib.suppress(OSError, ValueError):
-        manifest = decode_manifest((folder / "manifest.json").read_bytes())
-        archived = {file.path for file in manifest.files if file.role == "mix"}
+    manifest = _manifest(folder)
+    archived = {file.path for file in manifest.files if file.role == "mix"} if manifest is not None else set[str]()
     return sorted(
         path
         for path in folder.iterdir()

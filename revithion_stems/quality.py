@@ -1,13 +1,11 @@
 """How close an estimate is to a reference: SDR, SI-SDR and null depth, as numbers.
 
-Pure functions on arrays ``[channels, frames]`` of any float type; any thread. Sums run in float64 over blocks, so the
-memory needed on top of the arguments does not grow with their length. ``docs/quality.md`` has the definitions and
-what each figure does and does not say.
+:class:`PairMeter` takes two signals block by block; the functions take whole arrays. All sums run in float64.
+``docs/quality.md`` has the definitions and what each figure does and does not say.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,6 +44,99 @@ class NullDepth:
         return db_from_ratio(self.max_abs)
 
 
+class PairMeter:
+    """All figures of one estimate, from blocks of any size. One thread at a time.
+
+    Memory is one number for each second. The figures are those of the blocks so far.
+
+    Args:
+        sample_rate: Hz, ≥ 1: the length of a window of :attr:`frame_sdr_db`.
+
+    Raises:
+        RequestError: ``sample_rate`` is below 1.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        if sample_rate < 1:
+            raise RequestError(
+                f"sample_rate is {sample_rate}, it must be at least 1 Hz", hint="Give the files' own rate."
+            )
+        self._sample_rate = sample_rate
+        self._signal = self._estimate = self._error = self._cross = self._slip = self._peak = 0.0
+        self._windows_db: list[float] = []
+        self._window = _Window()
+
+    def add(self, reference: Float64Array, estimate: Float64Array) -> None:
+        """Takes the next frames of both, finite and of one shape ``[channels, frames]``."""
+        start = 0
+        while start < reference.shape[1]:
+            stop = min(reference.shape[1], start + self._sample_rate - self._window.frames)
+            self._add(reference[:, start:stop], estimate[:, start:stop])
+            start = stop
+
+    def _add(self, reference: Float64Array, estimate: Float64Array) -> None:
+        difference = reference - estimate
+        signal, error = energy(reference), energy(difference)
+        self._signal += signal
+        self._error += error
+        self._estimate += energy(estimate)
+        self._cross += float(np.vdot(reference, estimate))
+        self._slip += float(np.vdot(reference, difference))
+        self._peak = max(self._peak, float(np.max(np.abs(difference))))
+        self._window.add(reference, estimate, signal, error)
+        if self._window.frames == self._sample_rate:
+            self._windows_db.append(self._window.sdr_db)
+            self._window = _Window()
+
+    @property
+    def sdr_db(self) -> float:
+        """See :func:`sdr_db`."""
+        return _energy_ratio_db(self._signal, self._error)
+
+    @property
+    def frame_sdr_db(self) -> Float64Array:
+        """See :func:`frame_sdr_db`."""
+        return np.array(self._windows_db or [self._window.sdr_db], dtype=np.float64)
+
+    @property
+    def si_sdr_db(self) -> float:
+        """See :func:`si_sdr_db`."""
+        if self._signal == 0.0 or self._estimate == 0.0:
+            return math.nan
+        scale = self._cross / self._signal
+        # With d = s − ŝ and δ = ⟨s, d⟩ / ‖s‖², α = 1 − δ and αs − ŝ = d − δs, which is orthogonal to s: its energy is
+        # ‖d‖² − δ²‖s‖². Both are small where the estimate is good; ‖ŝ‖² − α²‖s‖² would be noise from 150 dB on.
+        error = self._error - self._slip * self._slip / self._signal
+        return _energy_ratio_db(scale * scale * self._signal, max(0.0, error))
+
+    @property
+    def null(self) -> NullDepth:
+        """See :func:`null_depth`."""
+        if self._peak == 0.0:
+            return NullDepth(null_db=-math.inf, max_abs=0.0, identical=True)
+        return NullDepth(null_db=-self.sdr_db, max_abs=self._peak, identical=False)
+
+
+class _Window:
+    """One window of :func:`frame_sdr_db`."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self._signal = self._error = 0.0
+        self._heard = [False, False]
+
+    def add(self, reference: Float64Array, estimate: Float64Array, signal: float, error: float) -> None:
+        self.frames += reference.shape[1]
+        self._signal += signal
+        self._error += error
+        for side, samples in enumerate((reference, estimate)):
+            self._heard[side] = self._heard[side] or bool(np.any(samples.sum(axis=0)))
+
+    @property
+    def sdr_db(self) -> float:
+        return _energy_ratio_db(self._signal, self._error) if all(self._heard) else math.nan
+
+
 def sdr_db(reference: FloatArray, estimate: FloatArray) -> float:
     """Signal-to-distortion ratio of the whole signal: 10·log10(Σs² / Σ(s − ŝ)²) over all channels together.
 
@@ -59,11 +150,7 @@ def sdr_db(reference: FloatArray, estimate: FloatArray) -> float:
     Raises:
         RequestError: Shapes differ, are not ``[channels, frames]``, are empty, or a value is NaN or infinite.
     """
-    signal = error = 0.0
-    for ref, est in paired_blocks(reference, estimate, BLOCK_FRAMES):
-        signal += energy(ref)
-        error += energy(ref - est)
-    return _energy_ratio_db(signal, error)
+    return _measure(reference, estimate).sdr_db
 
 
 def frame_sdr_db(reference: FloatArray, estimate: FloatArray, sample_rate: int) -> Float64Array:
@@ -89,14 +176,7 @@ def frame_sdr_db(reference: FloatArray, estimate: FloatArray, sample_rate: int) 
 
     Source: Stöter, Liutkus, Ito: The 2018 Signal Separation Evaluation Campaign (LVA/ICA 2018); museval ``metrics.py``.
     """
-    if sample_rate < 1:
-        raise RequestError(f"sample_rate is {sample_rate}, it must be at least 1 Hz", hint="Give the files' own rate.")
-    windows = max(1, reference.shape[-1] // sample_rate) if reference.ndim else 1
-    values: list[float] = []
-    for ref, est in itertools.islice(paired_blocks(reference, estimate, sample_rate), windows):
-        silent = not np.any(ref.sum(axis=0)) or not np.any(est.sum(axis=0))
-        values.append(math.nan if silent else _energy_ratio_db(energy(ref), energy(ref - est)))
-    return np.array(values, dtype=np.float64)
+    return _measure(reference, estimate, sample_rate).frame_sdr_db
 
 
 def median_db(frames_db: Float64Array) -> float:
@@ -124,7 +204,7 @@ def si_sdr_db(reference: FloatArray, estimate: FloatArray) -> float:
     """Scale-invariant SDR: 10·log10(‖αs‖² / ‖αs − ŝ‖²) with α = ⟨ŝ, s⟩ / ‖s‖².
 
     All channels are one long vector with one α, so a wrong balance between the channels is an error. No mean is
-    taken off. Rounding limits a scaled copy to some 300 dB.
+    taken off. Rounding limits a scaled copy to some 150 dB.
 
     Returns:
         dB; −inf for an estimate orthogonal to the reference, NaN where either is silent.
@@ -134,17 +214,7 @@ def si_sdr_db(reference: FloatArray, estimate: FloatArray) -> float:
 
     Source: Le Roux, Wisdom, Erdogan, Hershey: SDR – half-baked or well done? (ICASSP 2019), equation 3.
     """
-    signal = cross = heard = 0.0
-    for ref, est in paired_blocks(reference, estimate, BLOCK_FRAMES):
-        signal += energy(ref)
-        heard += energy(est)
-        cross += float(np.vdot(ref, est))
-    if signal == 0.0 or heard == 0.0:
-        return math.nan
-    scale = cross / signal
-    # A second pass: ‖ŝ‖² − α²‖s‖² in one pass would cancel to noise from about 150 dB on.
-    error = sum(energy(scale * ref - est) for ref, est in paired_blocks(reference, estimate, BLOCK_FRAMES))
-    return _energy_ratio_db(scale * scale * signal, error)
+    return _measure(reference, estimate).si_sdr_db
 
 
 def null_depth(reference: FloatArray, total: FloatArray) -> NullDepth:
@@ -159,15 +229,14 @@ def null_depth(reference: FloatArray, total: FloatArray) -> NullDepth:
     Raises:
         RequestError: As :func:`sdr_db`.
     """
-    signal = error = peak = 0.0
-    for ref, est in paired_blocks(reference, total, BLOCK_FRAMES):
-        difference = ref - est
-        signal += energy(ref)
-        error += energy(difference)
-        peak = max(peak, float(np.max(np.abs(difference))))
-    if peak == 0.0:
-        return NullDepth(null_db=-math.inf, max_abs=0.0, identical=True)
-    return NullDepth(null_db=-_energy_ratio_db(signal, error), max_abs=peak, identical=False)
+    return _measure(reference, total).null
+
+
+def _measure(reference: FloatArray, estimate: FloatArray, sample_rate: int = BLOCK_FRAMES) -> PairMeter:
+    meter = PairMeter(sample_rate)
+    for ref, est in paired_blocks(reference, estimate, BLOCK_FRAMES):
+        meter.add(ref, est)
+    return meter
 
 
 def energy(samples: Float64Array) -> float:

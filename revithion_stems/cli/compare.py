@@ -88,6 +88,10 @@ def _print_table(report: ComparisonReport) -> None:
         table.add_row("mean", _db(mean.sdr_median_db), _db(mean.sdr_db), _db(mean.si_sdr_db), "", "", "")
     console.print(table)
     click.echo("SDR, SI-SDR, null: dB · peak of the difference: dBFS · lag: samples, + is late")
+    scaled = [row for row in report.rows if row.gain_db]
+    if scaled:
+        names = ", ".join(printable(row.name) for row in scaled)
+        click.echo(f"A gain of {scaled[0].gain_db:.2f} dB, which manifest.json tells of, was undone: {names}", err=True)
     for path in report.unmatched:
         click.echo(f"Not compared, it has no counterpart: {printable(str(path))}", err=True)
 

@@ -6,12 +6,13 @@ import json
 import math
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 import soundfile
 
-from revithion_stems import OutputOptions, SeparationRequest, separate_to_files
+from revithion_stems import BitDepth, Container, OutputFormat, OutputOptions, SeparationRequest, separate_to_files
 from revithion_stems.cli.main import main
 from revithion_stems.comparison import compare
 from revithion_stems.errors import InputError, RequestError
@@ -97,7 +98,7 @@ def test_known_error_gives_known_figures_and_lag(capsys, tmp_path):
     assert status == 0
     assert half["sdr_db"] == half["sdr_median_db"] == pytest.approx(20 * math.log10(2))
     assert half["null_db"] == pytest.approx(-20 * math.log10(2))
-    assert half["si_sdr_db"] is None or half["si_sdr_db"] > 250
+    assert half["si_sdr_db"] is None or half["si_sdr_db"] > 140
     assert delayed["lag_frames"] == 25
     assert delayed["lag_correlation"] == pytest.approx(1.0)
 
@@ -179,6 +180,7 @@ def test_null_below_judges_the_sum_where_there_is_one(capsys, song):
         (lambda p: write(p, grid_noise(1), rate=RATE * 2), "compare.sample_rate"),
         (lambda p: write(p, grid_noise(1, channels=1)), "compare.channels"),
         (lambda p: write(p, grid_noise(1, seconds=3.0)), "compare.frames"),
+        (lambda p: write(p, grid_noise(1, seconds=20.0)), "compare.frames"),
     ],
 )
 def test_files_that_do_not_fit_are_refused_with_a_hint(capsys, tmp_path, make, code):
@@ -236,6 +238,37 @@ def test_importing_the_command_loads_neither_rich_nor_numpy():
     code = "import sys, revithion_stems.cli.compare; print([m for m in ('rich', 'numpy', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path):
+    def peak(minutes):
+        part = grid_noise(1, 60.0)
+        mix = write(tmp_path / "mix.wav", np.tile(part, minutes))
+        halves = [write(tmp_path / f"{name}.wav", np.tile(part / 2, minutes)) for name in ("left", "right")]
+        tracemalloc.start()
+        report = compare(mix, halves)
+        bytes_at_most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert report.total is not None
+        assert report.total.identical
+        return bytes_at_most
+
+    peak(1)  # what is loaded on the first use is not counted
+    assert peak(12) < 1.1 * peak(3)
+
+
+def test_the_gain_that_stems_share_is_undone(capsys, tmp_path):
+    write(tmp_path / "song.wav", np.clip(grid_noise(1) * 9, -1.9, 1.9))
+    request = SeparationRequest(source=tmp_path / "song.wav", model="dsp")
+    output = OutputFormat(container=Container.FLAC, bit_depth=BitDepth.INT24)
+    separate_to_files(request, OutputOptions(folder=tmp_path, format=output))
+    data = json.loads(run(capsys, tmp_path / "song.wav", tmp_path / "song", "--json")[1])
+    assert data["rows"][0]["gain_db"] < -5
+    assert data["sum"]["null_db"] is None or data["sum"]["null_db"] < -110
+    assert "gain" in run(capsys, tmp_path / "song.wav", tmp_path / "song")[2]
+    (tmp_path / "song" / "manifest.json").unlink()  # now nothing tells of it
+    data = json.loads(run(capsys, tmp_path / "song.wav", tmp_path / "song", "--json")[1])
+    assert data["sum"]["null_db"] > -10
 
 
 def test_the_archived_original_is_no_stem(capsys, tmp_path):
