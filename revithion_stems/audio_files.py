@@ -21,7 +21,16 @@ from revithion_stems.av_reader import AvReader
 from revithion_stems.errors import InputError
 from revithion_stems.sndfile_reader import SndfileReader, soundfile_name
 
-__all__ = ["BLOCK_FRAMES", "AudioInfo", "AudioReader", "read_audio", "read_info", "soundfile_name"]
+__all__ = ["AUDIO_SUFFIXES", "BLOCK_FRAMES", "AudioInfo", "AudioReader", "read_audio", "read_info", "soundfile_name"]
+
+# fmt: off
+AUDIO_SUFFIXES = frozenset((
+    ".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".flac", ".mp3", ".mp2",
+    ".ogg", ".oga", ".opus", ".aac", ".ac3", ".eac3", ".dts", ".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".wma",
+    ".asf", ".wmv", ".mka", ".mkv", ".webm", ".avi", ".flv", ".mpg", ".mpeg", ".ape", ".wv", ".tta", ".amr",
+))
+# fmt: on
+"""Endings, in lower case, that are taken for audio in folders and patterns. A file that is named itself needs none."""
 
 _MALFORMED = 3  # SF_ERR_MALFORMED_FILE in sndfile.h: a known format that is broken inside
 

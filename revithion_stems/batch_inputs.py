@@ -11,20 +11,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from revithion_stems.audio_files import AUDIO_SUFFIXES
 from revithion_stems.batch_items import BatchItem
 from revithion_stems.errors import InputError, RequestError
 from revithion_stems.manifest import decode_manifest
 from revithion_stems.outputs import OutputOptions
 from revithion_stems.paths import safe_component
-
-# fmt: off
-AUDIO_SUFFIXES = frozenset((
-    ".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".flac", ".mp3", ".mp2",
-    ".ogg", ".oga", ".opus", ".aac", ".ac3", ".eac3", ".dts", ".m4a", ".m4b", ".mp4", ".m4v", ".mov", ".3gp", ".wma",
-    ".asf", ".wmv", ".mka", ".mkv", ".webm", ".avi", ".flv", ".mpg", ".mpeg", ".ape", ".wv", ".tta", ".amr",
-))
-# fmt: on
-"""Endings, in lower case, that are taken for audio in folders and patterns. A file that is named itself needs none."""
 
 _MANIFEST_BYTES = 1 << 20
 _MAGIC = re.compile(r"[*?[]")

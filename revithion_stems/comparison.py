@@ -16,33 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from revithion_stems.alignment import LagMeter, mono_weights
-from revithion_stems.audio_files import BLOCK_FRAMES, AudioInfo, AudioReader
+from revithion_stems.audio_files import AUDIO_SUFFIXES, BLOCK_FRAMES, AudioInfo, AudioReader
 from revithion_stems.errors import RequestError
 from revithion_stems.manifest import Manifest, decode_manifest
 from revithion_stems.quality import Float64Array, PairMeter, median_db
 
 MAX_LAG_S = 1.0
 """Lag is searched this far either way; codecs and plug-ins delay by tens of milliseconds at most."""
-
-AUDIO_SUFFIXES = frozenset(
-    (
-        ".wav",
-        ".wave",
-        ".w64",
-        ".rf64",
-        ".aif",
-        ".aiff",
-        ".aifc",
-        ".caf",
-        ".au",
-        ".flac",
-        ".mp3",
-        ".ogg",
-        ".oga",
-        ".opus",
-    )
-)
-"""What counts as audio in a folder; a file that is named on its own may have any suffix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

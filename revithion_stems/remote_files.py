@@ -9,7 +9,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from revithion_stems.batch_inputs import AUDIO_SUFFIXES, is_url
+from revithion_stems.audio_files import AUDIO_SUFFIXES
+from revithion_stems.batch_inputs import is_url
 from revithion_stems.batch_items import BatchItem
 from revithion_stems.errors import EngineError, InputError, OutputError, RequestError, RevithionError
 from revithion_stems.manifest import Manifest, decode_manifest

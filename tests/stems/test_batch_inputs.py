@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revithion_stems.batch_inputs import AUDIO_SUFFIXES, expand, refuse_collisions
+from revithion_stems.audio_files import AUDIO_SUFFIXES
+from revithion_stems.batch_inputs import expand, refuse_collisions
 from revithion_stems.batch_items import Batch, BatchItem
 from revithion_stems.errors import InputError, OutputError, RequestError
 from revithion_stems.manifest import Manifest, ManifestFile, ManifestModel, ManifestParameters, ManifestSource
