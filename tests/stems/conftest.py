@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,11 @@ import pytest
 from revithion_stems.errors import DownloadError
 from revithion_stems.events import CancelToken, EventStream
 from revithion_stems.weights import ModelStore, Presence
+
+
+# A shell starts background jobs with Ctrl-C ignored, and what they start inherits it; tests send that signal to programs.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
