@@ -17,8 +17,7 @@ from revithion_stems.errors import DownloadError
 from revithion_stems.events import CancelToken, EventStream
 from revithion_stems.weights import ModelStore, Presence
 
-
-# A shell starts background jobs with Ctrl-C ignored, and what they start inherits it; tests send that signal to programs.
+# A shell starts background jobs with Ctrl-C ignored, and so does what they start; tests send that signal to programs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
