@@ -14,7 +14,7 @@ from revithion_stems.model_loading import ModelCache
 from revithion_stems.outputs import OutputOptions
 from revithion_stems.reports import SeparationReport
 from revithion_stems.requests import SeparationRequest
-from revithion_stems.runner import run_job
+from revithion_stems.runner import StagedSeparation
 from revithion_stems.sinks import MemorySink
 from revithion_stems.stems import StemSet
 from revithion_stems.store import ContentStore
@@ -58,7 +58,7 @@ def separate(
         )
     sink = MemorySink()
     request = SeparationRequest(source=source, **parameters)
-    run_job(request, sink, on_event=on_event, cancel=cancel, store=store, models=None)
+    StagedSeparation(request, sink, on_event=on_event, cancel=cancel, store=store).run()
     return sink.stem_set()
 
 
@@ -91,14 +91,13 @@ def separate_to_files(
     Raises:
         OutputError: The files can't be written; besides the errors of :func:`separate`.
     """
-    sink = FileSink(request, output or OutputOptions())
-    return run_job(
+    return StagedSeparation(
         request,
-        sink,
+        FileSink(request, output or OutputOptions()),
         on_event=on_event,
         cancel=cancel,
         store=store,
         models=models,
         contents=contents,
         force_refresh=force_refresh,
-    )
+    ).run()

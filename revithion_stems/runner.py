@@ -1,6 +1,6 @@
 """One job from queued to done: source, model, content store and sink brought together, with events and cancelling.
 
-A job has three stages, which :func:`run_job` runs one after the other, and a batch runs for several jobs at once:
+A job has three stages. :meth:`StagedSeparation.run` runs them one after the other, a batch those of several at once:
 *prepare* reads the source and looks whether the result is there already, *separate* computes, *deliver* writes.
 """
 
@@ -33,36 +33,6 @@ from revithion_stems.store import ContentStore
 from revithion_stems.weights import ModelStore
 
 _job_numbers = itertools.count(1)
-
-
-def run_job(
-    request: SeparationRequest,
-    sink: Sink,
-    *,
-    on_event: EventCallback | None,
-    cancel: CancelToken | None,
-    store: ModelStore | None,
-    models: ModelCache | None,
-    contents: ContentStore | None = None,
-    force_refresh: bool = False,
-) -> SeparationReport:
-    """Runs a request into a sink; see :mod:`revithion_stems.api` for arguments and errors."""
-    job = StagedSeparation(
-        request,
-        sink,
-        on_event=on_event,
-        cancel=cancel,
-        store=store,
-        models=models,
-        contents=contents,
-        force_refresh=force_refresh,
-    )
-    try:
-        job.prepare()
-        job.separate()
-        return job.deliver()
-    finally:
-        job.close()
 
 
 class StagedSeparation:
@@ -111,6 +81,15 @@ class StagedSeparation:
         self._stage_began = time.monotonic()
         self._kept: JobStore | None = None
         self._weights: tuple[str, ...] = ()
+
+    def run(self) -> SeparationReport:
+        """All stages and the end; for who has no other job to run beside it."""
+        try:
+            self.prepare()
+            self.separate()
+            return self.deliver()
+        finally:
+            self.close()
 
     def prepare(self) -> None:
         """Identifies the source, chooses the model, and delivers at once what the content store has."""

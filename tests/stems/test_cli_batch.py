@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -14,12 +12,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import program
 import pytest
 import soundfile
+from program import lines, posix_only, run_on_terminal, start
 
-COMMAND = [sys.executable, "-c", "from revithion_stems.cli.main import main; main()"]
 STEMS = ("bass", "drums", "other", "vocals")
-posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and terminals")
+BATCH = {"REVITHION_BATCH_MODEL": "dsp"}
 
 
 @pytest.fixture
@@ -32,35 +31,8 @@ def place(tmp_path):
     return place
 
 
-def environment(place: Path, **extra: str) -> dict[str, str]:
-    home = place.parent / "home"
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("REVITHION_", "XDG_"))}
-    return {
-        **kept,
-        "REVITHION_CONFIG": str(home / "config.toml"),
-        "REVITHION_STATE_DIR": str(home / "state"),
-        "REVITHION_CACHE_DIR": str(home / "cache"),
-        "REVITHION_MODEL_DIR": str(home / "models"),
-        "REVITHION_BATCH_MODEL": "dsp",
-        "REVITHION_OFFLINE": "1",
-        "PYTHONIOENCODING": "utf-8",
-        "OMP_NUM_THREADS": "1",
-        **extra,
-    }
-
-
-def run(place, *args, command: str = "batch", stdin: str | None = None, **extra) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, command, *map(os.fspath, args)],
-        cwd=place,
-        env=environment(place, **extra),
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        input=stdin or "",
-        timeout=60,
-        check=False,
-    )
+def run(place, *args, command: str = "batch", **extra) -> subprocess.CompletedProcess[str]:
+    return program.run(place, command, *args, **BATCH, **extra)
 
 
 def write(path: Path, frames: int = 5_000) -> Path:
@@ -76,10 +48,6 @@ def stems(place: Path, folder: str) -> set[str]:
     found = {path.parent for path in root.rglob("drums.*")}
     assert all({path.stem for path in song.iterdir()} >= {*STEMS, "manifest"} for song in found)
     return {song.relative_to(root).as_posix() for song in found}
-
-
-def lines(text: str) -> list[dict]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 # --- the plain way ---
@@ -291,14 +259,7 @@ def test_a_signal_stops_all_files_and_leaves_nothing_unfinished(place, number):
     with soundfile.SoundFile(place / "music" / "long.wav", "w", 44_100, 2, subtype="PCM_16") as file:
         for _ in range(8):
             file.write(silence)
-    with subprocess.Popen(
-        [*COMMAND, "batch", "music", "-o", "out", "--segment", "2", "--json"],
-        cwd=place,
-        env=environment(place),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with start(place, "batch", "music", "-o", "out", "--segment", "2", "--json", **BATCH) as process:
         assert process.stdout is not None
         seen: list[dict] = []
         long_job = None
@@ -326,14 +287,7 @@ def test_a_signal_stops_all_files_and_leaves_nothing_unfinished(place, number):
 def test_a_reader_that_goes_away_is_no_crash(place):
     for number in range(20):
         write(place / "music" / f"{number}.wav", 50_000)
-    with subprocess.Popen(
-        [*COMMAND, "batch", "music", "-o", "out", "--json"],
-        cwd=place,
-        env=environment(place),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with start(place, "batch", "music", "-o", "out", "--json", **BATCH) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()
@@ -347,35 +301,12 @@ def test_a_reader_that_goes_away_is_no_crash(place):
 
 @posix_only
 def test_progress_on_a_terminal(place):
-    import pty
-
     for name in ("c", "d"):
         write(place / "music" / f"{name}.wav", 44_100 * 10)
     (place / "music" / "bad.wav").write_text("not audio")
-    main_end, terminal = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, "batch", "music", "-o", "out", "--segment", "2"],
-        cwd=place,
-        env=environment(place, TERM="xterm", COLUMNS="140"),
-        stdin=subprocess.DEVNULL,
-        stdout=terminal,
-        stderr=terminal,
-    )
-    os.close(terminal)
-    shown = b""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if select.select([main_end], [], [], 0.2)[0]:
-            try:
-                part = os.read(main_end, 65_536)
-            except OSError:  # Linux says EIO when the other end is closed
-                break
-            if not part:
-                break
-            shown += part
-    os.close(main_end)
-    assert process.wait(10) == 3
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    args = ("batch", "music", "-o", "out", "--segment", "2", "-m", "dsp")
+    status, text = run_on_terminal(place, *args, columns=140)
+    assert status == 3
     for pattern in (
         r"separating d\.wav",
         r"5 files: 1 done, 1 failed",

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -17,13 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from program import environment, lines, posix_only, run, run_on_terminal, start
 
 from revithion_stems.cli.main import COMMANDS
 from revithion_stems.jobs import TRANSITIONS, JobState
 
-COMMAND = [sys.executable, "-c", "from revithion_stems.cli.main import main; main()"]
 STEMS = ("drums", "bass", "other", "vocals")
-posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals, terminals and names")
 
 
 @pytest.fixture
@@ -31,40 +29,6 @@ def place(tmp_path):
     """An empty working folder with an empty home beside it."""
     (tmp_path / "work").mkdir()
     return tmp_path / "work"
-
-
-def environment(place: Path, **extra: str) -> dict[str, str]:
-    home = place.parent / "home"
-    home.mkdir(exist_ok=True)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("REVITHION_", "XDG_"))}
-    return {
-        **kept,
-        "HOME": str(home),
-        "REVITHION_CONFIG": str(home / "config.toml"),
-        "REVITHION_STATE_DIR": str(home / "state"),
-        "REVITHION_CACHE_DIR": str(home / "cache"),
-        "REVITHION_MODEL_DIR": str(home / "models"),
-        "REVITHION_OFFLINE": "1",
-        "PYTHONIOENCODING": "utf-8",
-        "OMP_NUM_THREADS": "1",
-        "COLUMNS": "200",
-        **extra,
-    }
-
-
-def run(place, *args, **extra) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(os.fspath, args)],
-        cwd=place,
-        env=environment(place, **extra),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-        check=False,
-    )
 
 
 def write(path, frames=20_000, channels=2, rate=44100, **options) -> Path:
@@ -80,10 +44,6 @@ def files(place: Path) -> set[str]:
 
 def digests(place: Path) -> dict[str, str]:
     return {name: hashlib.sha256((place / name).read_bytes()).hexdigest() for name in files(place)}
-
-
-def lines(text: str) -> list[dict]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 # --- the plain way ---
@@ -350,13 +310,8 @@ def long_song(place: Path) -> Path:
 def test_a_signal_stops_within_a_segment_and_leaves_nothing(place, number):
     long_song(place)
     write(place / "next.wav", 500)
-    with subprocess.Popen(
-        [*COMMAND, "separate", "long.wav", "next.wav", "-m", "dsp", "-o", "new/folder", "--segment", "2", "--json"],
-        cwd=place,
-        env=environment(place),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    with start(
+        place, "separate", "long.wav", "next.wav", "-m", "dsp", "-o", "new/folder", "--segment", "2", "--json"
     ) as process:
         assert process.stdout is not None
         seen = []
@@ -380,54 +335,23 @@ def test_a_signal_stops_within_a_segment_and_leaves_nothing(place, number):
 
 @posix_only
 def test_progress_on_a_terminal(place):
-    import pty
-
     write(place / "a.wav", 44100 * 20)
     write(place / "b.wav", 44100 * 20 + 1)  # not the same song, which the cache would have
-    main_end, terminal = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, "separate", "a.wav", "b.wav", "-m", "dsp", "--segment", "2"],
-        cwd=place,
-        env=environment(place, TERM="xterm", COLUMNS="100"),
-        stdin=subprocess.DEVNULL,
-        stdout=terminal,
-        stderr=terminal,
-    )
-    os.close(terminal)
-    shown = b""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if select.select([main_end], [], [], 0.2)[0]:
-            try:
-                part = os.read(main_end, 65_536)
-            except OSError:  # Linux says EIO when the other end is closed
-                break
-            if not part:
-                break
-            shown += part
-    os.close(main_end)
-    assert process.wait(10) == 0
-    text = shown.decode()
+    args = ("separate", "a.wav", "b.wav", "-m", "dsp", "--segment", "2")
+    status, text = run_on_terminal(place, *args, columns=100)
+    assert status == 0
     assert "all files" in text
     assert re.search(r"separating a\.wav", text)
     assert re.search(r"separating b\.wav", text)
     assert re.search(r"[1-9][0-9] %", text)
     assert re.search(r"0:\d\d left", text)
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    assert plain.rstrip().splitlines()[-1].strip().startswith("weights:")
-    assert "vocals.wav" in plain
+    assert text.rstrip().splitlines()[-1].strip().startswith("weights:")
+    assert "vocals.wav" in text
 
 
 def test_a_reader_that_goes_away_is_no_crash(place):
     write(place / "song.wav", 44100 * 5)
-    with subprocess.Popen(
-        [*COMMAND, "separate", "song.wav", "-m", "dsp", "--json"],
-        cwd=place,
-        env=environment(place),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with start(place, "separate", "song.wav", "-m", "dsp", "--json") as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()

@@ -5,10 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
-import os
 import signal
-import subprocess
-import sys
 import typing
 from pathlib import Path
 from types import ModuleType
@@ -20,13 +17,12 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from program import posix_only, start
 
 from revithion_stems.cli.console import finite_or_none
 from revithion_stems.events import JobEvent, event_as_dict
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-c", "from revithion_stems.cli.main import main; main()"]
-posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 
 def script() -> ModuleType:
@@ -67,20 +63,6 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "work"
 
 
-def start(place: Path, *args: str) -> subprocess.Popen[str]:
-    home = place.parent / "home"
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("REVITHION_", "XDG_"))}
-    own = {name: str(home / name) for name in ("CONFIG", "STATE_DIR", "MODEL_DIR", "CACHE_DIR")}
-    return subprocess.Popen(
-        [*COMMAND, *args, "--json"],
-        cwd=place,
-        env={**kept, **{f"REVITHION_{name}": path for name, path in own.items()}, "REVITHION_OFFLINE": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
-
-
 def checked(output: str) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in output.splitlines()]
     for line in lines:
@@ -100,7 +82,7 @@ def test_both_are_schemas() -> None:
 
 def test_a_separation_a_second_one_and_its_manifest(place: Path) -> None:
     for cached in (False, True):
-        with start(place, "separate", "short.wav", "-m", "dsp", "-b", "24") as process:
+        with start(place, "separate", "short.wav", "-m", "dsp", "-b", "24", "--json") as process:
             lines = checked(process.communicate(timeout=60)[0])
         assert process.returncode == 0
         (summary,) = [line for line in lines if line["type"] == "JobSummary"]
@@ -114,7 +96,7 @@ def test_a_separation_a_second_one_and_its_manifest(place: Path) -> None:
 
 
 def test_failures(place: Path) -> None:
-    with start(place, "separate", "text.wav", "missing.wav", "-m", "dsp") as process:
+    with start(place, "separate", "text.wav", "missing.wav", "-m", "dsp", "--json") as process:
         lines = checked(process.communicate(timeout=60)[0])
     assert process.returncode == 3
     assert [line["type"] for line in lines].count("Error") == 2
@@ -122,14 +104,14 @@ def test_failures(place: Path) -> None:
 
 
 def test_a_wrong_command_line(place: Path) -> None:
-    with start(place, "separate", "short.wav", "--overlap", "much") as process:
+    with start(place, "separate", "short.wav", "--overlap", "much", "--json") as process:
         (line,) = checked(process.communicate(timeout=60)[0])
     assert (process.returncode, line["code"]) == (2, "usage")
 
 
 @posix_only
 def test_cancelling(place: Path) -> None:
-    with start(place, "separate", "long.wav", "-m", "dsp", "--segment", "1") as process:
+    with start(place, "separate", "long.wav", "-m", "dsp", "--segment", "1", "--json") as process:
         assert process.stdout is not None
         seen = ""
         for line in process.stdout:
@@ -144,7 +126,7 @@ def test_cancelling(place: Path) -> None:
 
 
 def test_a_batch(place: Path) -> None:
-    with start(place, "batch", "short.wav", "text.wav", "-m", "dsp") as process:
+    with start(place, "batch", "short.wav", "text.wav", "-m", "dsp", "--json") as process:
         lines = checked(process.communicate(timeout=60)[0])
     assert process.returncode == 3
     results = {line["source"]: line["outcome"] for line in lines if line["type"] == "BatchResult"}
