@@ -169,13 +169,9 @@ class Worker:
             force_refresh=batch.force_refresh,
         )
         try:
-            job.prepare()
-            job.separate()
-            report = job.deliver()
+            report = job.run()
         except RevithionError as exc:
             raise type(exc)(in_users_words(exc.message), hint=exc.hint, code=exc.code) from exc
-        finally:
-            job.close()
         assert report.manifest is not None  # these stems are files
         return report, sink.place(report.manifest)
 
