@@ -167,7 +167,7 @@ class _Line:
             return True
         if number in self._jobs:
             self._jobs.pop(number).close()
-        if isinstance(end, SeparationReport) and end.run_s:
+        if isinstance(end, SeparationReport):
             record_run_s(end.model, end.engine, end.device, self._batch.request.threads, end.run_s)
         result = BatchResult.of(self._batch.items[number], end, elapsed_s=self._spent_s.pop(number))
         self._results[number] = result

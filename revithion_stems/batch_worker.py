@@ -74,7 +74,7 @@ class Worker:
     def __init__(self, batch: Batch, node: str) -> None:
         self._batch = batch
         self._name = f"{platform.node()}-{node}/{os.getpid()}"
-        self._store = ModelStore(offline=batch.offline or None)
+        self._store = ModelStore(offline=batch.offline)
         self._models = ModelCache()
         self._cancel = CancelToken()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "separation")

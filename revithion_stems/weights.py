@@ -46,7 +46,7 @@ class ModelStore:
     Args:
         root: The folder; by default :func:`revithion_stems.config.model_dir`. Made on the first write.
         catalog: The models it may hold; by default the catalog that ships.
-        offline: Never use the network; by default :func:`revithion_stems.config.offline_mode`.
+        offline: Never use the network; where ``REVITHION_OFFLINE`` forbids it, it is not used in any case.
         limits: Timeouts of downloads.
     """
 
@@ -55,12 +55,12 @@ class ModelStore:
         root: Path | None = None,
         *,
         catalog: Catalog | None = None,
-        offline: bool | None = None,
+        offline: bool = False,
         limits: FetchLimits | None = None,
     ) -> None:
         self.root = (root if root is not None else model_dir()).absolute()
         self.catalog = catalog if catalog is not None else load_catalog()
-        self.offline = offline_mode() if offline is None else offline
+        self.offline = offline or offline_mode()
         self.limits = limits or FetchLimits()
 
     def presence(self, spec: ModelSpec) -> Presence:

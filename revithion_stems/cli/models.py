@@ -98,7 +98,7 @@ def info_command(name: str, json_mode: bool) -> None:
 @json_option
 def pull_command(names: tuple[str, ...], force: bool, pack: Path | None, offline: bool, json_mode: bool) -> None:
     """Get a model's weights, from the first source that delivers; verified before they get their name."""
-    store = ModelStore(offline=True if offline else None)
+    store = ModelStore(offline=offline)
     specs = [store.catalog[name] for name in names]
     from revithion_stems.cli.pull_progress import pull_reporter
 

@@ -50,7 +50,7 @@ def show_plans(
     from revithion_stems.planning import plan_separation
     from revithion_stems.weights import ModelStore
 
-    store = ModelStore(offline=True) if offline else ModelStore()
+    store = ModelStore(offline=offline)
     status = 0
     for request, output in work:
         notices: list[str] = []

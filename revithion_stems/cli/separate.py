@@ -53,7 +53,7 @@ def separate_command(dry_run: bool, quiet: bool, json_mode: bool, **options: Any
     from revithion_stems.planning import record_run_s
     from revithion_stems.weights import ModelStore
 
-    store = ModelStore(offline=True) if options["offline"] else ModelStore()
+    store = ModelStore(offline=options["offline"])
     models, cancel, status = ModelCache(), CancelToken(), 0
     with open_display(requests, quiet=quiet or json_mode) as display:
         for request in requests:
@@ -83,8 +83,7 @@ def separate_command(dry_run: bool, quiet: bool, json_mode: bool, **options: Any
                 if cancel.cancelled:
                     return Cancelled.exit_code
                 continue
-            if report.run_s:
-                record_run_s(report.model, report.engine, report.device, request.threads, report.run_s)
+            record_run_s(report.model, report.engine, report.device, request.threads, report.run_s)
             if not (quiet or json_mode):
                 display.pause(lambda report=report, request=request: _print_report(report, request))
     return status

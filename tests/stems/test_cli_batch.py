@@ -252,6 +252,16 @@ def test_every_format_can_be_asked_for():
 # --- stopping ---
 
 
+@pytest.mark.parametrize("args", [(), ("--offline",)], ids=["variable", "option"])
+def test_the_network_is_not_used_where_it_is_forbidden(place, args):
+    extra = {} if not args else {"REVITHION_OFFLINE": ""}
+    done = run(place, "music/a.wav", "-m", "htdemucs", "--json", *args, **extra)
+    alone = run(place, "music/a.wav", "-m", "htdemucs", "--json", *args, command="separate", **extra)
+    (result,) = [line for line in lines(done.stdout) if line["type"] == "BatchResult"]
+    assert (done.returncode, alone.returncode) == (4, 4)
+    assert result["error"]["code"] == lines(alone.stdout)[-1]["code"] == "model.offline"
+
+
 @posix_only
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
 def test_a_signal_stops_all_files_and_leaves_nothing_unfinished(place, number):
