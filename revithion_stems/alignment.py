@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from revithion_stems.errors import RequestError
 from revithion_stems.quality import BLOCK_FRAMES, Float64Array, FloatArray, energy, paired_blocks
+
+Complex128Array: TypeAlias = NDArray[np.complex128]
 
 MID_FLOOR = 0.01
 """Lag is measured on the mid while that has this share of the strongest channel's energy."""
@@ -46,10 +50,11 @@ def find_lag(reference: FloatArray, estimate: FloatArray, max_lag: int) -> Lag:
             ``max_lag`` is negative.
     """
     weights = mono_weights(ref for ref, _ in paired_blocks(reference, estimate, BLOCK_FRAMES))
-    meter = LagMeter(weights, reference.shape[1], max_lag)
+    meter = LagMeter(weights, reference.shape[1], max_lag, estimates=1)
     for ref, est in paired_blocks(reference, estimate, BLOCK_FRAMES):
-        meter.add(ref, est)
-    return meter.lag()
+        meter.add(ref, [est])
+    (lag,) = meter.lags()
+    return lag
 
 
 def mono_weights(reference: Iterable[Float64Array]) -> Float64Array:
@@ -75,18 +80,19 @@ def mono_weights(reference: Iterable[Float64Array]) -> Float64Array:
 
 
 class LagMeter:
-    """:func:`find_lag` for signals that come block by block. One thread at a time.
+    """:func:`find_lag` of several estimates of one reference, all of which come block by block. One thread at a time.
 
     Args:
         weights: Of the channels, from :func:`mono_weights` over the reference.
         frames: Length of the signals, ≥ 1.
         max_lag: Largest lag to look at either way, in frames, ≥ 0.
+        estimates: How many there are, ≥ 1.
 
     Raises:
         RequestError: ``max_lag`` is negative.
     """
 
-    def __init__(self, weights: Float64Array, frames: int, max_lag: int) -> None:
+    def __init__(self, weights: Float64Array, frames: int, max_lag: int, *, estimates: int) -> None:
         if max_lag < 0:
             raise RequestError(f"max_lag is {max_lag}, it must be at least 0 frames", hint="Use 0 or more frames.")
         self._weights = weights
@@ -97,38 +103,45 @@ class LagMeter:
         # linear, so the products are added up first and one inverse transform is enough.
         self._block = min(frames, max(BLOCK_FRAMES, 2 * reach))
         self._size = 1 << (self._block + 2 * reach - 1).bit_length()
-        self._spectrum = np.zeros(self._size // 2 + 1, dtype=np.complex128)
+        self._spectra = [np.zeros(self._size // 2 + 1, dtype=np.complex128) for _ in range(estimates)]
         self._reference = np.zeros(0)  # from the first frame that was not correlated yet
-        self._estimate = np.zeros(reach)  # from `reach` frames before that one
-        self._heard = _Edges(reach), _Edges(reach)
+        self._estimates = [np.zeros(reach) for _ in range(estimates)]  # from `reach` frames before that one
+        self._reference_heard = _Edges(reach)
+        self._estimates_heard = [_Edges(reach) for _ in range(estimates)]
 
-    def add(self, reference: Float64Array, estimate: Float64Array) -> None:
-        """Takes the next frames of both, finite and of one shape ``[channels, frames]``."""
-        ref, est = self._weights @ reference, self._weights @ estimate
-        self._heard[0].add(ref)
-        self._heard[1].add(est)
+    def add(self, reference: Float64Array, estimates: Sequence[Float64Array]) -> None:
+        """Takes the next frames of all, finite and of one shape ``[channels, frames]``."""
+        ref = self._weights @ reference
+        self._reference_heard.add(ref)
         self._reference = np.concatenate([self._reference, ref])
-        self._estimate = np.concatenate([self._estimate, est])
+        for row, estimate in enumerate(estimates):
+            est = self._weights @ estimate
+            self._estimates_heard[row].add(est)
+            self._estimates[row] = np.concatenate([self._estimates[row], est])
         while self._reference.size >= self._block + self._reach:
             self._correlate()
 
     def _correlate(self) -> None:
         ref = self._reference[: self._block]
-        est = self._estimate[: ref.size + 2 * self._reach]
-        self._spectrum += np.conj(np.fft.rfft(ref, self._size)) * np.fft.rfft(est, self._size)
+        reference = np.conj(np.fft.rfft(ref, self._size))
+        for row, est in enumerate(self._estimates):
+            self._spectra[row] += reference * np.fft.rfft(est[: ref.size + 2 * self._reach], self._size)
+            self._estimates[row] = est[ref.size :]
         self._reference = self._reference[ref.size :]
-        self._estimate = self._estimate[ref.size :]
 
-    def lag(self) -> Lag:
-        """The lag, once all frames were given; call it once."""
+    def lags(self) -> list[Lag]:
+        """The lag of each estimate, once all frames were given."""
         while self._reference.size:
             self._correlate()
+        return [self._lag(*row) for row in zip(self._spectra, self._estimates_heard, strict=True)]
+
+    def _lag(self, spectrum: Complex128Array, heard: _Edges) -> Lag:
         reach = self._reach
-        correlation = np.fft.irfft(self._spectrum, self._size)[: 2 * reach + 1]
+        correlation = np.fft.irfft(spectrum, self._size)[: 2 * reach + 1]
         best = int(np.argmax(np.abs(correlation)))
         lag = best - reach
-        early = self._heard[0].energy(skip_first=max(0, -lag), skip_last=max(0, lag))
-        late = self._heard[1].energy(skip_first=max(0, lag), skip_last=max(0, -lag))
+        early = self._reference_heard.energy(skip_first=max(0, -lag), skip_last=max(0, lag))
+        late = heard.energy(skip_first=max(0, lag), skip_last=max(0, -lag))
         scale = math.sqrt(early) * math.sqrt(late)
         if scale == 0.0:
             return Lag(frames=None, correlation=0.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import itertools
 import os
@@ -14,11 +13,10 @@ from pathlib import Path, PurePosixPath
 from revithion_stems.audio_files import AUDIO_SUFFIXES
 from revithion_stems.batch_items import BatchItem
 from revithion_stems.errors import InputError, RequestError
-from revithion_stems.manifest import decode_manifest
+from revithion_stems.manifest import find_manifest
 from revithion_stems.outputs import OutputOptions
 from revithion_stems.paths import safe_component
 
-_MANIFEST_BYTES = 1 << 20
 _MAGIC = re.compile(r"[*?[]")
 
 
@@ -155,10 +153,9 @@ def _manifest_files(folders: Iterable[Path]) -> set[str]:
     files: set[str] = set()
     for folder in folders:
         for path in (*folder.glob("*manifest*.json"), *folder.glob("*manifest*/**/*.json")):
-            with contextlib.suppress(OSError, ValueError):
-                if path.stat().st_size <= _MANIFEST_BYTES:
-                    listed = decode_manifest(path.read_bytes()).files
-                    files.update(os.path.normpath(path.parent / file.path) for file in listed)
+            manifest = find_manifest(path)
+            if manifest is not None:
+                files.update(os.path.normpath(path.parent / file.path) for file in manifest.files)
     return files
 
 

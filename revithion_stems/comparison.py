@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from revithion_stems.alignment import LagMeter, mono_weights
-from revithion_stems.audio_files import AUDIO_SUFFIXES, BLOCK_FRAMES, AudioInfo, AudioReader
+from revithion_stems.alignment import Lag, LagMeter, mono_weights
+from revithion_stems.audio_files import AUDIO_SUFFIXES, BLOCK_FRAMES, AudioReader
 from revithion_stems.errors import RequestError
-from revithion_stems.manifest import Manifest, decode_manifest
+from revithion_stems.manifest import find_manifest
 from revithion_stems.quality import Float64Array, PairMeter, median_db
 
+_MANIFEST_NAME = "manifest.json"
 MAX_LAG_S = 1.0
 """Lag is searched this far either way; codecs and plug-ins delay by tens of milliseconds at most."""
 
@@ -110,7 +111,7 @@ def compare_files(reference: Path, estimates: Sequence[Path]) -> ComparisonRepor
     """Compares each of ``estimates`` with ``reference``, and where there are several, their sum as well."""
     if not estimates:
         raise RequestError("there is no estimate to compare", hint="Name at least one file.", code="compare.nothing")
-    rows = [meter.comparison() for meter in _measure(reference, estimates, [path.name for path in estimates])]
+    rows = [row.figures for row in _measure(reference, estimates)]
     total = rows.pop() if len(estimates) > 1 else None
     return ComparisonReport(reference=reference, rows=tuple(rows), total=total)
 
@@ -130,8 +131,10 @@ def compare_folders(reference: Path, estimate: Path) -> ComparisonReport:
             hint="Files are matched by name without suffix, such as vocals.flac with vocals.wav.",
             code="compare.nothing",
         )
-    meters = [_measure(truths[name], [guesses[name]], [name])[0] for name in names]
-    rows = _without_silent_windows([meter.comparison() for meter in meters], [meter.frames_db for meter in meters])
+    measured = [_measure(truths[name], [guesses[name]])[0] for name in names]
+    rows = [
+        dataclasses.replace(row, name=name) for name, row in zip(names, _without_silent_windows(measured), strict=True)
+    ]
     unmatched = [files[name] for files in (truths, guesses) for name in sorted(files) if name not in names]
     return ComparisonReport(
         reference=reference,
@@ -145,38 +148,30 @@ def compare_folders(reference: Path, estimate: Path) -> ComparisonReport:
     )
 
 
-class _Meter:
-    """The figures of one row, from blocks."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """The figures of an estimate, and the SDR of each second that its median is of."""
 
-    def __init__(self, name: str, info: AudioInfo, weights: Float64Array, frames: int, gain_db: float) -> None:
-        self.name = name
-        self._gain_db = gain_db
-        self._pair = PairMeter(info.sample_rate)
-        self._lag = LagMeter(weights, frames, round(MAX_LAG_S * info.sample_rate))
+    figures: Comparison
+    frames_db: Float64Array
 
-    def add(self, reference: Float64Array, estimate: Float64Array) -> None:
-        self._pair.add(reference, estimate)
-        self._lag.add(reference, estimate)
 
-    @property
-    def frames_db(self) -> Float64Array:
-        return self._pair.frame_sdr_db
-
-    def comparison(self) -> Comparison:
-        frames_db, null, lag = self.frames_db, self._pair.null, self._lag.lag()
-        return Comparison(
-            name=self.name,
-            sdr_median_db=median_db(frames_db),
-            sdr_db=self._pair.sdr_db,
-            si_sdr_db=self._pair.si_sdr_db,
-            null_db=null.null_db,
-            peak_dbfs=null.peak_dbfs,
-            identical=null.identical,
-            lag_frames=lag.frames,
-            lag_correlation=lag.correlation,
-            windows=int(np.count_nonzero(~np.isnan(frames_db))),
-            gain_db=self._gain_db,
-        )
+def _row(name: str, pair: PairMeter, lag: Lag, gain_db: float) -> _Row:
+    frames_db, null = pair.frame_sdr_db, pair.null
+    figures = Comparison(
+        name=name,
+        sdr_median_db=median_db(frames_db),
+        sdr_db=pair.sdr_db,
+        si_sdr_db=pair.si_sdr_db,
+        null_db=null.null_db,
+        peak_dbfs=null.peak_dbfs,
+        identical=null.identical,
+        lag_frames=lag.frames,
+        lag_correlation=lag.correlation,
+        windows=int(np.count_nonzero(~np.isnan(frames_db))),
+        gain_db=gain_db,
+    )
+    return _Row(figures=figures, frames_db=frames_db)
 
 
 class _Signal:
@@ -184,7 +179,7 @@ class _Signal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        manifest = _manifest(path.parent)
+        manifest = find_manifest(path.parent / _MANIFEST_NAME)
         mine = manifest is not None and any(file.role == "stem" and file.path == path.name for file in manifest.files)
         self.gain_db = manifest.gain_db if manifest is not None and mine else 0.0
         self._scale = 2.0 ** -round(self.gain_db / (20 * math.log10(2)))  # gains are powers of two
@@ -205,15 +200,17 @@ class _Signal:
             yield rest
 
 
-def _measure(reference_path: Path, paths: Sequence[Path], names: Sequence[str]) -> list[_Meter]:
-    """The meters of all estimates and, where there are several, of their sum, in one pass over all files.
+def _measure(reference_path: Path, paths: Sequence[Path]) -> list[_Row]:
+    """The rows of all estimates and, where there are several, of their sum, in one pass over all files.
 
     The sum is taken in float64, in which stems on a common grid (the product's own) add up without rounding.
     """
     with contextlib.ExitStack() as stack:
-        reference, *estimates = (_Signal(path) for path in (reference_path, *paths))
-        for signal in (reference, *estimates):
-            stack.enter_context(signal.reader)
+        signals: list[_Signal] = []
+        for path in (reference_path, *paths):
+            signals.append(_Signal(path))
+            stack.enter_context(signals[-1].reader)
+        reference, *estimates = signals
         info = reference.reader.info
         for estimate in estimates:
             theirs = estimate.reader.info
@@ -222,18 +219,24 @@ def _measure(reference_path: Path, paths: Sequence[Path], names: Sequence[str]) 
 
         weights = mono_weights(reference.blocks())
         frames = reference.frames
-        meters = [_Meter(name, info, weights, frames, e.gain_db) for name, e in zip(names, estimates, strict=True)]
-        total = _Meter("sum", info, weights, frames, 0.0) if len(meters) > 1 else None
-        blocks = (signal.blocks() for signal in (reference, *estimates))
+        names = [(estimate.path.name, estimate.gain_db) for estimate in estimates]
+        if len(estimates) > 1:
+            names.append(("sum", 0.0))
+        pairs = [PairMeter(info.sample_rate) for _ in names]
+        lags = LagMeter(weights, frames, round(MAX_LAG_S * info.sample_rate), estimates=len(names))
+        blocks = (signal.blocks() for signal in signals)
         for truth, *guesses in itertools.zip_longest(*blocks, fillvalue=np.zeros((info.channels, 0))):
-            for estimate, guess, meter in zip(estimates, guesses, meters, strict=True):
+            for estimate, guess in zip(estimates, guesses, strict=True):
                 if guess.shape != truth.shape:
                     frames_there = sum(block.shape[1] for block in estimate.blocks())
                     _check_equal("frames", estimate, frames_there, reference, frames)
-                meter.add(truth, guess)
-            if total is not None:
-                total.add(truth, np.sum(guesses, axis=0))
-    return meters if total is None else [*meters, total]
+            if len(estimates) > 1:
+                guesses.append(np.sum(guesses, axis=0))
+            for pair, guess in zip(pairs, guesses, strict=True):
+                pair.add(truth, guess)
+            lags.add(truth, guesses)
+    found = zip(names, pairs, lags.lags(), strict=True)
+    return [_row(name, pair, lag, gain_db) for (name, gain_db), pair, lag in found]
 
 
 def _check_equal(what: str, estimate: _Signal, ours: int, reference: _Signal, theirs: int) -> None:
@@ -245,30 +248,24 @@ def _check_equal(what: str, estimate: _Signal, ours: int, reference: _Signal, th
         )
 
 
-def _manifest(folder: Path) -> Manifest | None:
-    with contextlib.suppress(OSError, ValueError):
-        return decode_manifest((folder / "manifest.json").read_bytes())
-    return None
-
-
-def _without_silent_windows(rows: list[Comparison], frames_db: list[Float64Array]) -> list[Comparison]:
-    """``rows`` with the median over those windows in which all stems that are ever heard are heard."""
-    heard = [values for values in frames_db if not np.isnan(values).all()]
+def _without_silent_windows(rows: list[_Row]) -> list[Comparison]:
+    """The figures with the median over those windows in which all stems that are ever heard are heard."""
+    heard = [row.frames_db for row in rows if not np.isnan(row.frames_db).all()]
     if not heard or len({values.size for values in heard}) > 1:  # folders of songs, not stems of one
-        return rows
+        return [row.figures for row in rows]
     together = ~np.isnan(np.stack(heard)).any(axis=0)
     count = int(np.count_nonzero(together))
     return [
-        row
-        if np.isnan(values).all()
-        else dataclasses.replace(row, sdr_median_db=median_db(values[together]), windows=count)
-        for row, values in zip(rows, frames_db, strict=True)
+        row.figures
+        if np.isnan(row.frames_db).all()
+        else dataclasses.replace(row.figures, sdr_median_db=median_db(row.frames_db[together]), windows=count)
+        for row in rows
     ]
 
 
 def _audio_files(folder: Path) -> list[Path]:
     """The audio in a folder; less the archived original, if a manifest says that it is one."""
-    manifest = _manifest(folder)
+    manifest = find_manifest(folder / _MANIFEST_NAME)
     archived = {file.path for file in manifest.files if file.role == "mix"} if manifest is not None else set[str]()
     return sorted(
         path

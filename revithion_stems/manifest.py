@@ -6,12 +6,14 @@ record of a result. Its schema is ``docs/schemas/manifest.schema.json``.
 
 from __future__ import annotations
 
-from pathlib import PurePath
+import contextlib
+from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 import msgspec
 
 SCHEMA = "revithion-stems/manifest/1"
+_MOST_BYTES = 1 << 20
 
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -155,7 +157,18 @@ def decode_manifest(data: bytes) -> Manifest:
     Raises:
         ValueError: It is not a manifest of this layout.
     """
-    return msgspec.json.decode(data, type=Manifest)
+    try:
+        return msgspec.json.decode(data, type=Manifest)
+    except RecursionError as exc:
+        raise ValueError("nested too deeply") from exc
+
+
+def find_manifest(path: Path) -> Manifest | None:
+    """The manifest in a file; None if there is none that can be read, or the file is larger than one can be."""
+    with contextlib.suppress(OSError, ValueError):
+        if path.stat().st_size <= _MOST_BYTES:
+            return decode_manifest(path.read_bytes())
+    return None
 
 
 def relative_path(path: PurePath, folder: PurePath) -> str:

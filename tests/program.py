@@ -1,7 +1,8 @@
-"""The command line program in a process of its own, as a user has it: for the tests of every room."""
+"""The command line program in a process of its own, as a user has it, and the scripts of docs/: for all tests."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -10,10 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-c", "from revithion_stems.cli.main import main; main()"]
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals, terminals and names")
 
@@ -98,3 +101,13 @@ def run_on_terminal(place: Path, *args: str, columns: int) -> tuple[int, str]:
 def lines(text: str) -> list[dict[str, Any]]:
     """What ``--json`` printed: one object a line."""
     return [json.loads(line) for line in text.splitlines()]
+
+
+def docs_script(name: str) -> ModuleType:
+    """A script of docs/, as a module."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

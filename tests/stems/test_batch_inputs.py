@@ -220,6 +220,7 @@ def test_stems_that_a_manifest_lists_are_no_sources(place, where, stems):
 def test_other_manifests_hide_nothing(place):
     Path("music/manifest.json").write_text('{"files": ["b.wav"]}')
     Path("music/rock/manifest.json").write_bytes(b"\xff" * 100)
+    Path("music/deep.manifest.json").write_bytes(b'{"x": ' + b"[" * 500_000)
     assert pairs("music") == MUSIC
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import re
 import shutil
@@ -12,13 +11,13 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import click
 import numpy as np
 import pytest
 import soundfile
+from program import docs_script
 
 from revithion_stems import events
 from revithion_stems.catalog import load_catalog
@@ -148,18 +147,9 @@ def test_the_readme_has_the_two_blocks_that_others_extract() -> None:
 # --- tables from the catalog ----------------------------------------------------------------------------------------
 
 
-def load_script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("name", ["README.md", "SKILL.md", "docs/models.md"])
 def test_models_tables_are_those_of_the_catalog(name: str) -> None:
-    script = load_script("make_models_table")
+    script = docs_script("make_models_table")
     text = read(name)
     assert text == script.with_tables(text, script.FILES[name]), "run `python docs/make_models_table.py`"
 

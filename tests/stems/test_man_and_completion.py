@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -12,10 +11,10 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import click
 import pytest
+from program import docs_script
 
 from revithion_stems.cli.main import COMMANDS, cli
 
@@ -23,15 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs" / "man").glob("*"))
 SCRIPTS = {shell: ROOT / "docs" / "completion" / f"revithion-stems.{shell}" for shell in ("bash", "zsh", "fish")}
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-
-
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_make_man", ROOT / "docs" / "make_man.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def program(name: str) -> str:
@@ -42,7 +32,7 @@ def program(name: str) -> str:
 
 
 def test_the_files_are_those_of_the_commands_and_their_guide() -> None:
-    made = script().files()
+    made = docs_script("make_man").files()
     for name, content in made.items():
         assert (ROOT / name).read_bytes() == content.encode("utf-8"), f"{name}: run `python docs/make_man.py`"
     assert {*PAGES, *SCRIPTS.values()} == {ROOT / name for name in made}

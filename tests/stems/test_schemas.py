@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import signal
 import typing
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jsonschema
@@ -17,21 +15,12 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-from program import posix_only, start
+from program import docs_script, posix_only, start
 
 from revithion_stems.cli.console import finite_or_none
 from revithion_stems.events import JobEvent, event_as_dict
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_make_schemas", ROOT / "docs" / "make_schemas.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -71,7 +60,7 @@ def checked(output: str) -> list[dict[str, Any]]:
 
 
 def test_the_files_are_those_of_the_code() -> None:
-    for name, content in script().files().items():
+    for name, content in docs_script("make_schemas").files().items():
         assert (ROOT / name).read_text(encoding="utf-8") == content, "run `python docs/make_schemas.py`"
 
 
