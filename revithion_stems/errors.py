@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -80,6 +81,22 @@ class EngineError(RevithionError):
     exit_code = 6
 
 
+class DaemonError(RevithionError):
+    """The daemon can't be reached, refuses, or broke off; or a message to it is not what the protocol says."""
+
+    default_code = "daemon.unreachable"
+    exit_code = 7
+
+
+def out_of_memory(doing: str) -> EngineError:
+    """Memory ran out; ``doing`` says during what."""
+    return EngineError(
+        f"memory ran out {doing}",
+        hint="Close other programs, or use a smaller --segment or model; `revithion-stems plan` tells what each needs.",
+        code="engine.memory",
+    )
+
+
 class ConfigError(RevithionError):
     """The configuration file or an environment variable holds something unusable."""
 
@@ -92,6 +109,24 @@ class Cancelled(RevithionError):
 
     default_code = "job.cancelled"
     exit_code = 130
+
+
+_BY_KIND: dict[str, type[RevithionError]] = {
+    "request": RequestError,
+    "config": ConfigError,
+    "input": InputError,
+    "model": ModelError,
+    "output": OutputError,
+    "engine": EngineError,
+}
+
+
+def error_from_dict(data: Mapping[str, str]) -> RevithionError:
+    """The error that :meth:`RevithionError.as_dict` described in another process; its class follows from the code."""
+    code = data["code"]
+    kind = Cancelled if code == Cancelled.default_code else _BY_KIND.get(code.partition(".")[0])
+    kind = kind or (RevithionError if code.startswith("error") else DaemonError)
+    return kind(data["message"], hint=data["hint"], code=code)
 
 
 def unexpected_error(error: BaseException) -> RevithionError:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import msgspec
 
 from revithion_stems.errors import Cancelled
 from revithion_stems.jobs import JobState
@@ -37,7 +39,13 @@ class JobProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StemReady:
-    """A stem's file is complete under its final name. ``frames`` at ``sample_rate``, in stream ``stream``."""
+    """A file with audio of a stem is complete: ``frames`` at ``sample_rate``, in stream ``stream``.
+
+    With ``final`` it is the whole stem, under its final name. Else it is a span of it in 32-bit float WAV, from
+    ``start_frame`` on, for those who want to hear the beginning while the rest is computed: only the daemon makes
+    those, and it removes them some time after the job's end; their ``sha256`` is empty, and the gain that formats with
+    a limit may need is not in them.
+    """
 
     job_id: str
     seq: int
@@ -47,6 +55,8 @@ class StemReady:
     sample_rate: int
     sha256: str
     stream: int
+    start_frame: int = 0
+    final: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +147,24 @@ def event_as_dict(event: JobEvent) -> dict[str, Any]:
     if isinstance(state, JobState):
         data["state"] = state.value
     return {"type": type(event).__name__, **data}
+
+
+_KINDS: dict[str, type[JobEvent]] = {kind.__name__: kind for kind in JobEvent.__args__}
+
+
+def event_from_dict(data: Mapping[str, Any]) -> JobEvent:
+    """The event that :func:`event_as_dict` described, in whichever process.
+
+    Raises:
+        ValueError: It is of no known type, or its fields are not those of its type.
+    """
+    fields = dict(data)
+    kind = _KINDS.get(fields.pop("type", ""))
+    if kind is None:
+        raise ValueError(f"no event of type {data.get('type')!r} is known")
+    if kind is JobSummary and fields.get("exact") is True:
+        fields["null_db"] = float("-inf")  # which JSON does not have
+    return msgspec.convert(fields, kind)
 
 
 class CancelToken:

@@ -30,9 +30,10 @@ _ENDS = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: _ENDS | {JobState.LOADING},
-    JobState.LOADING: _ENDS | {JobState.SEPARATING, JobState.WRITING},  # what the cache has is only written
-    JobState.SEPARATING: _ENDS | {JobState.WRITING},
-    JobState.WRITING: _ENDS | {JobState.DONE},
+    # What the cache has is only written. Back to the queue: given up for another job, or the process was lost.
+    JobState.LOADING: _ENDS | {JobState.SEPARATING, JobState.WRITING, JobState.QUEUED},
+    JobState.SEPARATING: _ENDS | {JobState.WRITING, JobState.QUEUED},
+    JobState.WRITING: _ENDS | {JobState.DONE, JobState.QUEUED},
     JobState.DONE: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),

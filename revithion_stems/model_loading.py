@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.engines import ENGINES, EngineEntry, EngineOptions, choose_engine, load_separators
-from revithion_stems.errors import EngineError, ModelError, RequestError
+from revithion_stems.errors import ModelError, RequestError, out_of_memory
 from revithion_stems.events import CancelToken, EventStream
 from revithion_stems.requests import SeparationRequest, StemPlan
 from revithion_stems.separator import LoadedModel
@@ -137,11 +137,7 @@ def load_model(request: SeparationRequest, spec: ModelSpec, plan: StemPlan, stor
     try:
         separators = load_separators(entry, spec, paths, options)
     except MemoryError as exc:
-        raise EngineError(
-            f"not enough memory to load {spec.name}",
-            hint="Close other programs, or use a smaller model; `revithion-stems plan` tells what each needs.",
-            code="engine.memory",
-        ) from exc
+        raise out_of_memory(f"while {spec.name} was loaded") from exc
     if entry.joins_networks:
         weights = [(1.0,) * len(spec.stems)]
     else:

@@ -16,7 +16,7 @@ from revithion_stems.audio import AudioBuffer, check_peak
 from revithion_stems.audio_files import AudioReader
 from revithion_stems.audio_scan import AudioDigest
 from revithion_stems.catalog import ModelSpec
-from revithion_stems.errors import Cancelled, EngineError, RevithionError, unexpected_error
+from revithion_stems.errors import Cancelled, RevithionError, out_of_memory, unexpected_error
 from revithion_stems.events import CancelToken, EventCallback, EventStream
 from revithion_stems.fingerprint import result_key
 from revithion_stems.job_record import JobRecord
@@ -50,6 +50,7 @@ class StagedSeparation:
         models: Keeps the model for the next job.
         contents: Where results are kept; by default the user's cache.
         force_refresh: Whether to compute what is there already, and to forget what an earlier attempt left.
+        job_id: Put on its events; by default ``job-1`` and so on in this process.
 
     Attributes:
         report: What came of it; None until it is done.
@@ -66,11 +67,12 @@ class StagedSeparation:
         models: ModelCache | None = None,
         contents: ContentStore | None = None,
         force_refresh: bool = False,
+        job_id: str | None = None,
     ) -> None:
         self.report: SeparationReport | None = None
         self._request = request
         self._sink = sink
-        self._events = EventStream(f"job-{next(_job_numbers)}", on_event)
+        self._events = EventStream(job_id or f"job-{next(_job_numbers)}", on_event)
         self._cancel = cancel or CancelToken()
         self._store = store or ModelStore()
         self._models = models or ModelCache()
@@ -201,11 +203,7 @@ class StagedSeparation:
             self._fail(exc)
             raise
         except MemoryError as exc:
-            error = EngineError(
-                "memory ran out during the separation",
-                hint="Close other programs, or use a smaller model; `revithion-stems plan` tells what each needs.",
-                code="engine.memory",
-            )
+            error = out_of_memory("during the separation")
             self._fail(error)
             raise error from exc
         except BaseException as exc:

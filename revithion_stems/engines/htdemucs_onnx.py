@@ -13,7 +13,7 @@ from revithion_stems.audio import Float32
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.engines import EngineOptions, Separator, WeightsPath, demucs_spectrogram
 from revithion_stems.engines.onnx_norms import load_with_accurate_norms
-from revithion_stems.errors import EngineError, ModelError
+from revithion_stems.errors import EngineError, ModelError, out_of_memory
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -77,9 +77,11 @@ class HTDemucsOnnx:
         try:
             outputs: Any = self._session.run(None, inputs)
         except Exception as exc:  # the errors of ONNX Runtime and protobuf share no public base class
+            if "Failed to allocate memory" in str(exc) or isinstance(exc, MemoryError):
+                raise out_of_memory("in ONNX Runtime") from exc
             raise EngineError(
                 f"ONNX Runtime failed: {exc}",
-                hint="Close other programs if memory ran out, or use --engine torch.",
+                hint="Use --engine torch.",
                 code="engine.failed",
             ) from exc
         spectrogram, waveform = outputs  # [1, stems, 4, 2048, 336], [1, stems, 2, 343980]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator
 
-from revithion_stems.errors import EngineError
+from revithion_stems.errors import EngineError, out_of_memory
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""How PyTorch says it: on CUDA and MPS, and on a CPU under POSIX and Windows."""
 
 
 @contextlib.contextmanager
@@ -14,9 +17,11 @@ def torch_errors(device: str) -> Generator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as exc:
+        if isinstance(exc, MemoryError) or any(words in str(exc) for words in _OUT_OF_MEMORY):
+            raise out_of_memory(f"on {device}, in PyTorch") from exc
         reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
         raise EngineError(
             f"PyTorch failed on {device}: {reason}",
-            hint="Close other programs if memory ran out, or use --device cpu.",
+            hint="Use another --engine or --device.",
             code="engine.failed",
         ) from exc
