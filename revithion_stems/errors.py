@@ -118,6 +118,8 @@ _BY_KIND: dict[str, type[RevithionError]] = {
     "model": ModelError,
     "output": OutputError,
     "engine": EngineError,
+    "job": RequestError,
+    "path": RequestError,
 }
 
 

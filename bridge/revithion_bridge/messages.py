@@ -262,7 +262,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
 # --- requests and replies ---
 
 
-class SubmitJob(Request, tag="job.submit"):
+class SubmitJob(Request, tag="job.submit", frozen=True, kw_only=True):
     """Puts a job into the queue; it is on disk when the reply comes.
 
     Attributes:
@@ -276,7 +276,7 @@ class SubmitJob(Request, tag="job.submit"):
     idempotency_key: Key | None = None
 
 
-class ListJobs(Request, tag="job.list"):
+class ListJobs(Request, tag="job.list", frozen=True, kw_only=True):
     """Jobs, newest first.
 
     Attributes:
@@ -292,7 +292,7 @@ class ListJobs(Request, tag="job.list"):
     before: JobId | None = None
 
 
-class WaitJob(Request, tag="job.wait"):
+class WaitJob(Request, tag="job.wait", frozen=True, kw_only=True):
     """Answers when the job has ended, or when the time is over.
 
     Attributes:
@@ -304,7 +304,7 @@ class WaitJob(Request, tag="job.wait"):
     timeout_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 60.0
 
 
-class RetryJob(Request, tag="job.retry"):
+class RetryJob(Request, tag="job.retry", frozen=True, kw_only=True):
     """Submits a job that failed or was cancelled again, as a new one.
 
     Attributes:
@@ -314,7 +314,7 @@ class RetryJob(Request, tag="job.retry"):
     job_id: JobId
 
 
-class DeleteJob(Request, tag="job.delete"):
+class DeleteJob(Request, tag="job.delete", frozen=True, kw_only=True):
     """Forgets a job that has ended; its stems stay.
 
     Attributes:
@@ -324,7 +324,7 @@ class DeleteJob(Request, tag="job.delete"):
     job_id: JobId
 
 
-class ClearJobs(Request, tag="job.clear"):
+class ClearJobs(Request, tag="job.clear", frozen=True, kw_only=True):
     """Forgets all jobs that have ended; their stems stay.
 
     Attributes:
@@ -336,7 +336,7 @@ class ClearJobs(Request, tag="job.clear"):
     client: ClientName | None = None
 
 
-class GetJob(Request, tag="job.status"):
+class GetJob(Request, tag="job.status", frozen=True, kw_only=True):
     """One job, with its history.
 
     Attributes:
@@ -346,7 +346,7 @@ class GetJob(Request, tag="job.status"):
     job_id: JobId
 
 
-class CancelJob(Request, tag="job.cancel"):
+class CancelJob(Request, tag="job.cancel", frozen=True, kw_only=True):
     """Stops a job: at once if it waits, after the segment that runs otherwise. An ended one stays as it is.
 
     Attributes:
@@ -356,7 +356,7 @@ class CancelJob(Request, tag="job.cancel"):
     job_id: JobId
 
 
-class Reprioritise(Request, tag="job.priority"):
+class Reprioritise(Request, tag="job.priority", frozen=True, kw_only=True):
     """Moves a job that waits or runs into another class.
 
     Attributes:
@@ -368,23 +368,23 @@ class Reprioritise(Request, tag="job.priority"):
     priority: Priority
 
 
-class PauseQueue(Request, tag="queue.pause"):
+class PauseQueue(Request, tag="queue.pause", frozen=True, kw_only=True):
     """Starts no more jobs; what runs goes on. It holds over restarts."""
 
 
-class ResumeQueue(Request, tag="queue.resume"):
+class ResumeQueue(Request, tag="queue.resume", frozen=True, kw_only=True):
     """Starts jobs again."""
 
 
-class GetStatus(Request, tag="daemon.status"):
+class GetStatus(Request, tag="daemon.status", frozen=True, kw_only=True):
     """How the daemon is."""
 
 
-class GetSnapshot(Request, tag="events.snapshot"):
+class GetSnapshot(Request, tag="events.snapshot", frozen=True, kw_only=True):
     """All jobs that have not ended, and the ``seq`` up to which this is told: what a subscriber asks for first."""
 
 
-class GetEvents(Request, tag="events.since"):
+class GetEvents(Request, tag="events.since", frozen=True, kw_only=True):
     """Events again, for those who missed some.
 
     Attributes:
@@ -398,11 +398,11 @@ class GetEvents(Request, tag="events.since"):
     limit: Annotated[int, Meta(ge=1, le=MAX_LISTED)] = MAX_LISTED
 
 
-class Shutdown(Request, tag="daemon.shutdown"):
+class Shutdown(Request, tag="daemon.shutdown", frozen=True, kw_only=True):
     """Ends the daemon after the segment that runs; its jobs go on when it is started again."""
 
 
-class SetLive(Request, tag="live.set"):
+class SetLive(Request, tag="live.set", frozen=True, kw_only=True):
     """Moves a fader of the live preview.
 
     Attributes:
@@ -416,11 +416,11 @@ class SetLive(Request, tag="live.set"):
     muted: bool | None = None
 
 
-class GetLive(Request, tag="live.get"):
+class GetLive(Request, tag="live.get", frozen=True, kw_only=True):
     """All faders of the live preview."""
 
 
-class JobReply(Reply, tag="job"):
+class JobReply(Reply, tag="job", frozen=True, kw_only=True):
     """One job.
 
     Attributes:
@@ -434,7 +434,7 @@ class JobReply(Reply, tag="job"):
     history: tuple[Change, ...] = ()
 
 
-class JobList(Reply, tag="jobs"):
+class JobList(Reply, tag="jobs", frozen=True, kw_only=True):
     """Some jobs.
 
     Attributes:
@@ -446,7 +446,7 @@ class JobList(Reply, tag="jobs"):
     more: bool = False
 
 
-class Deleted(Reply, tag="deleted"):
+class Deleted(Reply, tag="deleted", frozen=True, kw_only=True):
     """Jobs were forgotten.
 
     Attributes:
@@ -456,7 +456,7 @@ class Deleted(Reply, tag="deleted"):
     count: int
 
 
-class Status(Reply, tag="status"):
+class Status(Reply, tag="status", frozen=True, kw_only=True):
     """How the daemon is.
 
     Attributes:
@@ -502,7 +502,7 @@ class Status(Reply, tag="status"):
     folders: dict[str, str]
 
 
-class Snapshot(Reply, tag="snapshot"):
+class Snapshot(Reply, tag="snapshot", frozen=True, kw_only=True):
     """Where things stand after event ``seq``.
 
     Attributes:
@@ -520,7 +520,7 @@ class Snapshot(Reply, tag="snapshot"):
     live: tuple[LiveStem, ...] = ()
 
 
-class Events(Reply, tag="events"):
+class Events(Reply, tag="events", frozen=True, kw_only=True):
     """Events again, as they were published.
 
     Attributes:
@@ -532,11 +532,11 @@ class Events(Reply, tag="events"):
     last_seq: int
 
 
-class Done(Reply, tag="done"):
+class Done(Reply, tag="done", frozen=True, kw_only=True):
     """It was done."""
 
 
-class Live(Reply, tag="live"):
+class Live(Reply, tag="live", frozen=True, kw_only=True):
     """Faders of the live preview.
 
     Attributes:
@@ -549,7 +549,7 @@ class Live(Reply, tag="live"):
 # --- the daemon's own events ---
 
 
-class Heartbeat(DaemonEvent):
+class Heartbeat(DaemonEvent, frozen=True, kw_only=True):
     """Sent each second, without a ``seq`` of its own: who has seen less than ``seq`` has missed something.
 
     Attributes:
@@ -563,7 +563,7 @@ class Heartbeat(DaemonEvent):
     running: int
 
 
-class QueueChanged(DaemonEvent):
+class QueueChanged(DaemonEvent, frozen=True, kw_only=True):
     """The queue was paused or resumed, or the daemon is about to end.
 
     Attributes:
@@ -577,7 +577,7 @@ class QueueChanged(DaemonEvent):
     stopping: bool = False
 
 
-class JobDeleted(DaemonEvent):
+class JobDeleted(DaemonEvent, frozen=True, kw_only=True):
     """A job was forgotten.
 
     Attributes:
@@ -589,7 +589,7 @@ class JobDeleted(DaemonEvent):
     job_id: str
 
 
-class LiveChanged(DaemonEvent):
+class LiveChanged(DaemonEvent, frozen=True, kw_only=True):
     """A fader of the live preview was moved.
 
     Attributes:

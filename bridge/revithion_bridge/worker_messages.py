@@ -13,7 +13,7 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=Tru
     pass
 
 
-class Run(_Line):
+class Run(_Line, frozen=True, kw_only=True):
     """To the worker: do this job; it does one at a time.
 
     Attributes:
@@ -29,27 +29,27 @@ class Run(_Line):
     spans: str | None = None
 
 
-class Stop(_Line):
+class Stop(_Line, frozen=True, kw_only=True):
     """To the worker: end the job before its next network run; what was done stays in the journal."""
 
     job_id: str
 
 
-class Ready(_Line):
+class Ready(_Line, frozen=True, kw_only=True):
     """From the worker, once: it can take jobs. ``device`` is what ``auto`` means here."""
 
     pid: int
     device: str
 
 
-class JobEventLine(_Line):
+class JobEventLine(_Line, frozen=True, kw_only=True):
     """From the worker: an event of the job, as :func:`revithion_stems.events.event_as_dict` gives it."""
 
     job_id: str
     event: dict[str, Any]
 
 
-class Deferred(_Line):
+class Deferred(_Line, frozen=True, kw_only=True):
     """From the worker: the job was not started, because memory that it needs is in use by others at the moment.
 
     Attributes:
@@ -63,7 +63,7 @@ class Deferred(_Line):
     free_bytes: int
 
 
-class Finished(_Line):
+class Finished(_Line, frozen=True, kw_only=True):
     """From the worker: the job is over.
 
     Attributes:
