@@ -33,6 +33,16 @@ class ModelCache:
             self._key = key
         return self._model
 
+    @property
+    def loaded(self) -> str | None:
+        """Name of the model that is here, or None."""
+        return None if self._model is None else self._model.spec.name
+
+    def clear(self) -> None:
+        """Lets go of the model; whoever wants its memory back at once collects garbage afterwards."""
+        self._model = None
+        self._key = None
+
 
 def choose_model(
     request: SeparationRequest, store: ModelStore, events: EventStream, cancel: CancelToken, *, may_pull: bool = True

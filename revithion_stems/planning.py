@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import time
@@ -131,7 +132,8 @@ def plan_separation(
         spec=spec,
     )
     per_run_s, basis = estimate_run_s(spec, entry.name, device, request.threads)
-    per_run_s *= plan.segment_frames / spec.segment_frames if not spec.segment_fixed else 1.0
+    scale = _segment_scale(plan, spec, info.duration_s)
+    per_run_s *= scale
     raw_bytes = info.frames * info.channels * 4 * len(paths)
     return SeparationPlan(
         source=str(request.source),
@@ -148,7 +150,7 @@ def plan_separation(
         runs=runs,
         estimated_s=runs * per_run_s,
         estimate_basis=basis,
-        memory_bytes=memory_bytes(entry, spec, separators),
+        memory_bytes=memory_bytes(entry, spec, separators, scale),
         memory_free_bytes=psutil.virtual_memory().available,
         disk_bytes=(2 if output.format.clips else 1) * raw_bytes,
         disk_free_bytes=_disk_free(output.folder),
@@ -158,12 +160,56 @@ def plan_separation(
     )
 
 
-def memory_bytes(entry: EngineEntry, spec: ModelSpec, separators: int) -> int:
-    """Expected peak memory of the process: libraries, weights, and what one run of one network needs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedMemory:
+    """What a separation would need.
+
+    Attributes:
+        peak_bytes: Expected peak memory of the process that runs it, in all.
+        device: Where the network would run.
+        segment_s: Length of its network runs, in seconds.
+    """
+
+    peak_bytes: int
+    device: str
+    segment_s: float
+
+
+def expected_memory(request: SeparationRequest, *, store: ModelStore | None = None) -> ExpectedMemory:
+    """Works out the memory that a separation needs. Reads the source's header only; downloads nothing.
+
+    Raises:
+        RevithionError: The source can't be read, or the model, engine, device or segment can't be what is asked for.
+    """
+    assert isinstance(request.source, Path)  # who has the audio in memory knows whether it fits
+    store = store or ModelStore()
+    info = read_info(request.source)
+    spec = choose_model(request, store, EventStream("plan"), CancelToken(), may_pull=False)
+    plan = plan_stems(request, spec)
+    networks = wanted_networks(spec, plan)
+    entry, device = find_engine(request, spec, networks, store)
+    separators = 1 if entry.joins_networks else len(networks)
+    return ExpectedMemory(
+        peak_bytes=memory_bytes(entry, spec, separators, _segment_scale(plan, spec, info.duration_s)),
+        device=device,
+        segment_s=plan.segment_frames / spec.sample_rate,
+    )
+
+
+def memory_bytes(entry: EngineEntry, spec: ModelSpec, separators: int, segment_scale: float = 1.0) -> int:
+    """Expected peak memory of the process: libraries, weights, and what one run of one network needs.
+
+    Args:
+        entry: Engine.
+        spec: Model.
+        separators: Networks that run.
+        segment_scale: Length of what a network gets, in segments of the model's own length.
+    """
     weights = spec.parameters * 4 * separators // max(1, len(spec.networks))
     if entry.joins_networks:
         weights = spec.parameters * 4
-    return (entry.base_mib + entry.run_mib) * 2**20 + round(weights * entry.weights_factor)
+    run_mib = entry.run_mib * segment_scale
+    return round((entry.base_mib + run_mib) * 2**20 + weights * entry.weights_factor)
 
 
 def estimate_run_s(spec: ModelSpec, engine: str, device: str, threads: int | None) -> tuple[float, str]:
@@ -192,6 +238,16 @@ def record_run_s(spec_name: str, engine: str, device: str, threads: int | None, 
         part = path.with_suffix(f".{os.getpid()}.part")
         part.write_text(json.dumps(rates, indent=1), encoding="utf-8")
         part.replace(path)
+
+
+def _segment_scale(plan: StemPlan, spec: ModelSpec, duration_s: float) -> float:
+    """What a network gets in one run, in segments of the model's own length.
+
+    A fixed one is filled up with zeros, any other is not longer than the source.
+    """
+    if spec.segment_fixed:
+        return 1.0
+    return min(plan.segment_frames, math.ceil(duration_s * spec.sample_rate)) / spec.segment_frames
 
 
 def _journal_bytes(runs: int, plan: StemPlan, weights: Sequence[Sequence[float]], separators: int) -> int:

@@ -1,1 +1,36 @@
-"""revithion-stems: daemon, wire protocol, DAW adapters. Nothing is public yet; see the README beside this package."""
+"""revithion-stems: daemon, wire protocol, DAW adapters.
+
+>>> import revithion_bridge
+>>> with revithion_bridge.connect() as daemon:  # doctest: +SKIP
+...     job = daemon.submit("song.wav", "stems", model="htdemucs")
+...     for message in daemon.events(job.id):
+...         print(message.event)
+
+Importing this package imports nothing of it yet: neither ZeroMQ nor the client.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from revithion_bridge.async_client import AsyncClient, connect_async
+    from revithion_bridge.client import Client, connect
+
+_EXPORTS: dict[str, str] = {
+    "AsyncClient": "async_client",
+    "Client": "client",
+    "connect": "client",
+    "connect_async": "async_client",
+}
+
+__all__ = ["AsyncClient", "Client", "connect", "connect_async"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name on first use, so that importing the package stays cheap."""
+    module = _EXPORTS.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -21,7 +21,9 @@ from revithion_stems.scheduler import Priority
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 262_144
-"""Of one message in either direction; sockets drop a peer that sends more."""
+"""Of one message to the daemon; it drops a peer that sends more."""
+MAX_REPLY_BYTES = 1_048_576
+"""Of one message from the daemon; lists are cut so that they fit."""
 OSC_PREFIX = f"/revithion/v{PROTOCOL_VERSION}"
 HEARTBEAT_S = 1.0
 MAX_LISTED = 500
@@ -509,7 +511,8 @@ class Snapshot(Reply, tag="snapshot", frozen=True, kw_only=True):
         epoch: Of the daemon's run.
         seq: Events up to this one are in it.
         paused: Whether the queue is.
-        jobs: All that have not ended, oldest first; at most 500, the others by ``job.list``.
+        jobs: All that have not ended, oldest first.
+        more: Whether there are others, which did not fit: ``job.list`` has them.
         live: Faders of the live preview.
     """
 
@@ -517,6 +520,7 @@ class Snapshot(Reply, tag="snapshot", frozen=True, kw_only=True):
     seq: int
     paused: bool
     jobs: tuple[JobInfo, ...]
+    more: bool = False
     live: tuple[LiveStem, ...] = ()
 
 

@@ -15,7 +15,6 @@ from revithion_stems.cli.request_options import build_requests, request_options,
 if TYPE_CHECKING:
     from revithion_stems.events import JobEvent
     from revithion_stems.reports import SeparationReport
-    from revithion_stems.requests import SeparationRequest
 
 _EXAMPLES = """Examples:
 
@@ -35,9 +34,10 @@ _EXAMPLES = """Examples:
 @sources_argument
 @request_options()
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("--no-daemon", is_flag=True, help="Compute in this process, even if a daemon runs.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @json_option
-def separate_command(dry_run: bool, quiet: bool, json_mode: bool, **options: Any) -> int:
+def separate_command(dry_run: bool, no_daemon: bool, quiet: bool, json_mode: bool, **options: Any) -> int:
     """Separate SOURCES into stems of the same rate, length and channels that sum back to them exactly."""
     requests, output = build_requests(options)
     if dry_run:
@@ -45,7 +45,7 @@ def separate_command(dry_run: bool, quiet: bool, json_mode: bool, **options: Any
 
         return show_plans(((request, output) for request in requests), offline=options["offline"], json_mode=json_mode)
 
-    from revithion_stems.api import separate_to_files
+    from revithion_stems.cli.daemon_door import open_separation
     from revithion_stems.cli.progress import open_display
     from revithion_stems.errors import Cancelled, RevithionError
     from revithion_stems.events import CancelToken, event_as_dict
@@ -55,7 +55,10 @@ def separate_command(dry_run: bool, quiet: bool, json_mode: bool, **options: Any
 
     store = ModelStore(offline=options["offline"])
     models, cancel, status = ModelCache(), CancelToken(), 0
-    with open_display(requests, quiet=quiet or json_mode) as display:
+    with (
+        open_display(requests, quiet=quiet or json_mode) as display,
+        open_separation(daemon=not no_daemon) as separate,
+    ):
         for request in requests:
 
             def on_event(event: JobEvent) -> None:
@@ -65,7 +68,7 @@ def separate_command(dry_run: bool, quiet: bool, json_mode: bool, **options: Any
 
             try:
                 report = run_cancellable(
-                    lambda request=request, on_event=on_event: separate_to_files(
+                    lambda request=request, on_event=on_event: separate(
                         request,
                         output,
                         on_event=on_event,
@@ -85,14 +88,15 @@ def separate_command(dry_run: bool, quiet: bool, json_mode: bool, **options: Any
                 continue
             record_run_s(report.model, report.engine, report.device, request.threads, report.run_s)
             if not (quiet or json_mode):
-                display.pause(lambda report=report, request=request: _print_report(report, request))
+                display.pause(lambda report=report, request=request: print_report(report, request.source_name))
     return status
 
 
-def _print_report(report: SeparationReport, request: SeparationRequest) -> None:
+def print_report(report: SeparationReport, source_name: str) -> None:
+    """Prints what came of a separation: files and figures."""
     from revithion_stems.units import format_db, format_duration
 
-    click.echo(f"{printable(request.source_name)} →")
+    click.echo(f"{printable(source_name)} →")
     for path in dict.fromkeys(stem.path for stem in report.stems):
         click.echo(f"  {printable(_short(path))}")
     facts = [

@@ -193,7 +193,7 @@ def choose_engine(
             hint="Use --engine auto, or leave --precision out.",
             code="request.precision",
         )
-    wanted = _available_device() if device == "auto" else device
+    wanted = available_device() if device == "auto" else device
     if device not in ("auto", "cpu") and not _torch_device_works(device):
         raise EngineError(
             f"device {device!r} is not available on this machine",
@@ -242,8 +242,8 @@ def load_separators(
     return factory(spec, paths, options)
 
 
-def _available_device() -> str:
-    """The best device, without importing torch where no GPU can be."""
+def available_device() -> str:
+    """The best device there is, ``cpu``, ``cuda`` or ``mps``; without importing torch where no GPU can be."""
     if sys.platform == "darwin":
         return "mps" if platform.machine() == "arm64" and _torch_device_works("mps") else "cpu"
     may_have_nvidia = shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()

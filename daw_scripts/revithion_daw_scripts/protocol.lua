@@ -1,0 +1,174 @@
+-- Constants of the wire protocol, as bridge/PROTOCOL.md has them.
+-- Made by docs/make_protocol.py: don't edit.
+
+return {
+  -- Of the messages.
+  PROTOCOL_VERSION = 1,
+  -- Of one message to the daemon.
+  MAX_MESSAGE_BYTES = 262144,
+  -- Of one message from the daemon.
+  MAX_REPLY_BYTES = 1048576,
+  -- Seconds between two Heartbeat events.
+  HEARTBEAT_S = 1.0,
+  -- In the folder `daemon` of the state folder: addresses, keys and token.
+  CONNECTION_FILE = "connection.json",
+  -- All OSC addresses begin with it.
+  OSC_PREFIX = "/revithion/v1",
+  -- What OSC has besides the requests.
+  OSC_SESSION = {
+    ["hello"] = "/revithion/v1/hello",
+    ["subscribe"] = "/revithion/v1/subscribe",
+    ["unsubscribe"] = "/revithion/v1/unsubscribe",
+    ["error"] = "/revithion/v1/error",
+  },
+  -- Request: the ZeroMQ socket that it goes to.
+  DOORS = {
+    ["job.submit"] = "work",
+    ["job.list"] = "work",
+    ["job.wait"] = "work",
+    ["job.retry"] = "work",
+    ["job.delete"] = "work",
+    ["job.clear"] = "work",
+    ["job.status"] = "control",
+    ["job.cancel"] = "control",
+    ["job.priority"] = "control",
+    ["queue.pause"] = "control",
+    ["queue.resume"] = "control",
+    ["daemon.status"] = "control",
+    ["events.snapshot"] = "control",
+    ["events.since"] = "control",
+    ["daemon.shutdown"] = "control",
+    ["live.set"] = "control",
+    ["live.get"] = "control",
+  },
+  -- OSC address: its request, and fields as arguments after the token.
+  OSC_REQUESTS = {
+    ["/revithion/v1/job/submit"] = {
+      ["request"] = "job.submit",
+      ["required"] = { "job.source", "job.folder" },
+      ["optional"] = { "job.model", "priority" },
+      ["reply"] = { "job.id", "job.state", "job.done", "job.total", "job.remaining_s" },
+    },
+    ["/revithion/v1/job/retry"] = {
+      ["request"] = "job.retry",
+      ["required"] = { "job_id" },
+      ["optional"] = {},
+      ["reply"] = { "job.id", "job.state", "job.done", "job.total", "job.remaining_s" },
+    },
+    ["/revithion/v1/job/status"] = {
+      ["request"] = "job.status",
+      ["required"] = { "job_id" },
+      ["optional"] = {},
+      ["reply"] = { "job.id", "job.state", "job.done", "job.total", "job.remaining_s" },
+    },
+    ["/revithion/v1/job/cancel"] = {
+      ["request"] = "job.cancel",
+      ["required"] = { "job_id" },
+      ["optional"] = {},
+      ["reply"] = { "job.id", "job.state", "job.done", "job.total", "job.remaining_s" },
+    },
+    ["/revithion/v1/job/priority"] = {
+      ["request"] = "job.priority",
+      ["required"] = { "job_id", "priority" },
+      ["optional"] = {},
+      ["reply"] = { "job.id", "job.state", "job.done", "job.total", "job.remaining_s" },
+    },
+    ["/revithion/v1/queue/pause"] = {
+      ["request"] = "queue.pause",
+      ["required"] = {},
+      ["optional"] = {},
+      ["reply"] = {},
+    },
+    ["/revithion/v1/queue/resume"] = {
+      ["request"] = "queue.resume",
+      ["required"] = {},
+      ["optional"] = {},
+      ["reply"] = {},
+    },
+    ["/revithion/v1/status"] = {
+      ["request"] = "daemon.status",
+      ["required"] = {},
+      ["optional"] = {},
+      ["reply"] = { "version", "paused", "seq", "uptime_s" },
+    },
+    ["/revithion/v1/live/{stem}/gain"] = {
+      ["request"] = "live.set",
+      ["required"] = { "gain_db" },
+      ["optional"] = {},
+      ["reply"] = { "stems.0.stem", "stems.0.gain_db", "stems.0.muted" },
+    },
+    ["/revithion/v1/live/{stem}/mute"] = {
+      ["request"] = "live.set",
+      ["required"] = { "muted" },
+      ["optional"] = {},
+      ["reply"] = { "stems.0.stem", "stems.0.gain_db", "stems.0.muted" },
+    },
+  },
+  -- Event: its ZeroMQ topic, OSC address and OSC arguments.
+  EVENTS = {
+    ["JobChanged"] = {
+      ["topic"] = "job/{job_id}/changed",
+      ["osc"] = "/revithion/v1/event/changed",
+      ["arguments"] = { "job_id", "state", "source", "error.code", "error.message" },
+    },
+    ["JobProgress"] = {
+      ["topic"] = "job/{job_id}/progress",
+      ["osc"] = "/revithion/v1/event/progress",
+      ["arguments"] = { "job_id", "done", "total", "elapsed_s", "remaining_s" },
+    },
+    ["StemReady"] = {
+      ["topic"] = "job/{job_id}/stem",
+      ["osc"] = "/revithion/v1/event/stem",
+      ["arguments"] = { "job_id", "stem", "path", "start_frame", "frames", "sample_rate", "final" },
+    },
+    ["JobSummary"] = {
+      ["topic"] = "job/{job_id}/summary",
+      ["osc"] = "/revithion/v1/event/summary",
+      ["arguments"] = { "job_id", "model", "duration_s", "elapsed_s", "exact", "null_db", "cached" },
+    },
+    ["Notice"] = {
+      ["topic"] = "job/{job_id}/notice",
+      ["osc"] = "/revithion/v1/event/notice",
+      ["arguments"] = { "job_id", "code", "message" },
+    },
+    ["DownloadProgress"] = {
+      ["topic"] = "job/{job_id}/download",
+      ["osc"] = "/revithion/v1/event/download",
+      ["arguments"] = { "job_id", "file", "done_bytes", "total_bytes" },
+    },
+    ["JobDeleted"] = {
+      ["topic"] = "job/{job_id}/deleted",
+      ["osc"] = "/revithion/v1/event/deleted",
+      ["arguments"] = { "job_id" },
+    },
+    ["QueueChanged"] = {
+      ["topic"] = "queue",
+      ["osc"] = "/revithion/v1/event/queue",
+      ["arguments"] = { "paused", "stopping" },
+    },
+    ["LiveChanged"] = {
+      ["topic"] = "live/{stem}",
+      ["osc"] = "/revithion/v1/live/{stem}/state",
+      ["arguments"] = { "gain_db", "muted" },
+    },
+    ["Heartbeat"] = {
+      ["topic"] = "heartbeat",
+      ["osc"] = "/revithion/v1/event/heartbeat",
+      ["arguments"] = { "seq", "waiting", "running" },
+    },
+  },
+  -- State of a job: whether it is final.
+  JOB_STATES = {
+    ["queued"] = false,
+    ["loading"] = false,
+    ["separating"] = false,
+    ["writing"] = false,
+    ["done"] = true,
+    ["failed"] = true,
+    ["cancelled"] = true,
+  },
+  -- Classes of jobs; a class goes before all later ones.
+  PRIORITIES = { "interactive", "normal", "batch" },
+  -- Codes of the daemon's errors; those of jobs stand in docs/exit-codes.md.
+  ERRORS = { "protocol.malformed", "protocol.version", "protocol.door", "protocol.rate", "auth.token", "auth.limited", "job.unknown", "job.transition", "job.key_reused", "job.quota", "path.relative", "path.outside", "events.gone", "live.stem", "daemon.unreachable", "daemon.running", "daemon.start_failed", "daemon.stopping", "daemon.disk_full", "daemon.ledger", "daemon.service", "worker.lost" },
+}

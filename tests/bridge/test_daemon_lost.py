@@ -1,0 +1,222 @@
+"""What survives: the daemon and its worker killed at any moment, disks that fill up, the end in good order."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from daemon_program import DaemonProcess, noise
+from program import posix_only
+
+from revithion_bridge import connect
+from revithion_bridge.connection import daemon_folder
+from revithion_bridge.ledger import Ledger
+from revithion_stems import OutputOptions, SeparationRequest, separate_to_files
+from revithion_stems.errors import RevithionError
+from revithion_stems.jobs import JobState
+from revithion_stems.store import ContentStore
+
+STEMS = ("bass", "drums", "other", "vocals")
+KILLS = int(os.environ.get("REVITHION_TEST_KILLS", "100"))
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def reference(source: Path, folder: Path, segment_s: float) -> dict[str, str]:
+    """What the stems must be, byte for byte."""
+    request = SeparationRequest(source=source, model="dsp", segment_s=segment_s)
+    contents = ContentStore(folder / "cache")
+    report = separate_to_files(request, OutputOptions(folder=folder / source.stem), contents=contents)
+    return {stem.stem: stem.sha256 for stem in report.stems}
+
+
+class Watcher(threading.Thread):
+    """Looks at all visible stems all the time: each must be whole from the first moment on."""
+
+    def __init__(self, folder: Path, expected: dict[str, dict[str, str]]) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.expected = folder, expected
+        self.seen: set[Path] = set()
+        self.broken: list[str] = []
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(0.01):
+            for path in self.folder.glob("*/*.wav"):
+                if path not in self.seen and not path.name.startswith("."):
+                    self.seen.add(path)
+                    with contextlib.suppress(FileNotFoundError):
+                        if digest(path) != self.expected[path.parent.name][path.stem]:
+                            self.broken.append(str(path))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_killed_a_hundred_times_at_random(daemon_home, tmp_path):
+    """No job is lost, none ends twice, no half-written file is ever seen, and running jobs go on where they were."""
+    rng = random.Random(4)
+    songs = [noise(tmp_path / f"song{n}.wav", 3.0 + n % 5, seed=n) for n in range(12)]
+    expected = {song.stem: reference(song, tmp_path / "reference", 0.5) for song in songs}
+    out = tmp_path / "out"
+    watcher = Watcher(out, expected)
+    watcher.start()
+    jobs: list[str] = []
+    resumed = 0
+    kills = 0
+    daemon = DaemonProcess()
+    while kills < KILLS:
+        daemon.start()
+        with connect(timeout_s=30.0) as client:
+            if len(jobs) < 3 * KILLS:
+                for song in rng.sample(songs, 3):
+                    folder = out if f"{song.stem}" not in {p.name for p in out.glob("*")} else out
+                    info = client.submit(
+                        song, folder, model="dsp", segment_s=0.5, force_refresh=rng.random() < 0.5, span_s=1.0
+                    )
+                    jobs.append(info.id)
+            time.sleep(rng.random() * 0.6)
+            daemon.kill()
+            kills += 1
+    with daemon.start(), connect(timeout_s=30.0) as client:
+        for job_id in jobs:
+            info = client.wait(job_id, timeout_s=300.0)
+            assert info.state is JobState.DONE, info
+            assert {stem["stem"]: stem["sha256"] for stem in info.stems} == expected[
+                Path(info.parameters.source).stem
+            ]
+            changes = [change.state for change in client.history(job_id)]
+            assert changes.count(JobState.DONE) == 1
+            assert changes[-1] is JobState.DONE
+            assert info.summary is not None
+            resumed += info.summary["resumed_runs"]
+        assert client.status().jobs == {"done": len(jobs)}
+    watcher.over.set()
+    watcher.join()
+    assert watcher.broken == []
+    assert len(watcher.seen) == len(songs) * 4
+    assert [path for path in tmp_path.rglob("*.part")] == []
+    assert resumed > 0
+    for song in songs:
+        assert {stem: digest(out / song.stem / f"{stem}.wav") for stem in STEMS} == expected[song.stem]
+
+
+def test_a_running_job_goes_on_at_its_segment(daemon_home, tmp_path):
+    song = noise(tmp_path / "song.wav", 60.0)
+    daemon = DaemonProcess().start()
+    with connect() as client:
+        job = client.submit(song, tmp_path / "out", model="dsp", segment_s=0.2, span_s=0)
+        while client.job(job.id).done < 20:
+            time.sleep(0.02)
+        daemon.kill()
+    with daemon.start(), connect() as client:
+        info = client.wait(job.id, timeout_s=120.0)
+        assert info.summary is not None
+        assert info.summary["resumed_runs"] >= 20
+        assert [c.reason for c in client.history(job.id) if c.state is JobState.QUEUED] == ["", "restart"]
+
+
+def test_the_end_in_good_order(daemon_home, tmp_path):
+    """SIGTERM: the segment is finished, the state is stored, the status is 0, nothing is left but the queue."""
+    song = noise(tmp_path / "song.wav", 60.0)
+    daemon = DaemonProcess().start()
+    workers = daemon.worker_pids()
+    with connect() as client:
+        job = client.submit(song, tmp_path / "out", model="dsp", segment_s=0.2)
+        while client.job(job.id).done < 5:
+            time.sleep(0.02)
+        assert daemon.terminate() == 0
+    assert not (daemon_folder() / "connection.json").exists()
+    assert not list((tmp_path / "out").rglob("*.wav"))
+    for pid in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    with contextlib.closing(Ledger(daemon_folder() / "ledger.sqlite")) as ledger:
+        stored = ledger.get(job.id)
+        assert stored is not None
+        assert stored.info.state is JobState.QUEUED
+    with daemon.start(), connect() as client:
+        assert client.wait(job.id, timeout_s=120.0).state is JobState.DONE
+        client.shutdown()
+        assert daemon.process is not None
+        assert daemon.process.wait(30) == 0
+
+
+@posix_only
+def test_a_worker_that_crashes_costs_one_retry(daemon, tmp_path):
+    """And a second crash costs the job, not the daemon; the next job is done."""
+    song = noise(tmp_path / "song.wav", 60.0)
+    with connect() as client:
+        job = client.submit(song, tmp_path / "out", model="dsp", segment_s=0.2, span_s=0)
+        crash_at(client, daemon, job.id, 10)
+        info = client.wait(job.id, timeout_s=120.0)
+        assert info.state is JobState.DONE
+        assert info.attempts == 2
+        assert info.summary is not None
+        assert info.summary["resumed_runs"] >= 10
+        twice = client.submit(song, tmp_path / "two", model="dsp", segment_s=0.25, span_s=0)
+        crash_at(client, daemon, twice.id, 10)
+        crash_at(client, daemon, twice.id, 30)
+        info = client.wait(twice.id, timeout_s=120.0)
+        assert info.state is JobState.FAILED
+        assert info.error is not None
+        assert info.error.code == "worker.lost"
+        third = client.submit(song, tmp_path / "three", model="dsp", segment_s=0.25, span_s=0)
+        assert client.wait(third.id, timeout_s=120.0).state is JobState.DONE
+        assert client.status().counters["workers_lost"] == 3
+
+
+def crash_at(client, daemon, job_id, runs) -> None:
+    while client.job(job_id).done < runs or not client.job(job_id).state is JobState.SEPARATING:
+        time.sleep(0.01)
+    os.kill(daemon.worker_pids()[0], signal.SIGSEGV)
+    while client.job(job_id).state is JobState.SEPARATING:
+        time.sleep(0.01)
+
+
+def test_a_full_disk_where_the_stems_go(daemon, tmp_path, mounted):
+    song = noise(tmp_path / "song.wav", 6.0)
+    with mounted(tmp_path / "disk", "size=3m") as disk, connect() as client:
+        info = client.wait(client.submit(song, disk / "out", model="dsp").id, timeout_s=60.0)
+        assert info.error is not None
+        assert info.error.code == "output.disk_full"
+        assert list(disk.rglob("*")) == []
+        info = client.wait(client.submit(song, tmp_path / "out", model="dsp").id, timeout_s=60.0)
+        assert info.state is JobState.DONE
+
+
+def test_a_full_disk_where_the_queue_is(tmp_path, daemon_home, mounted, monkeypatch):
+    """What is running goes on, what is new is refused with a clear error, and all is well when there is room again."""
+    song = noise(tmp_path / "song.wav", 20.0)
+    with mounted(tmp_path / "disk", "size=2m") as disk:
+        monkeypatch.setenv("REVITHION_STATE_DIR", str(disk / "state"))
+        with DaemonProcess(), connect() as client:
+            job = client.submit(song, tmp_path / "out", model="dsp", segment_s=0.2, span_s=0)
+            ballast = disk / "ballast"
+            with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+            with pytest.raises(RevithionError) as caught:
+                for _ in range(200):  # a few pages may be free in files that are there
+                    client.submit(song, tmp_path / "other", model="dsp", template="x" * 900 + "/{stem}")
+            assert caught.value.code == "daemon.disk_full"
+            assert client.wait(job.id, timeout_s=120.0).state is JobState.DONE
+            ballast.unlink()
+            again = client.submit(song, tmp_path / "again", model="dsp", span_s=0)
+            assert client.wait(again.id, timeout_s=60.0).state is JobState.DONE
+
+
+def test_one_daemon_at_a_time(daemon, daemon_home):
+    second = DaemonProcess()
+    with pytest.raises(AssertionError, match="status 7"):
+        second.start()
+    with connect() as client:
+        assert client.status().pid == daemon.pid
