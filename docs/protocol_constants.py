@@ -13,7 +13,6 @@ from revithion_bridge.messages import (
     EVENTS,
     HEARTBEAT_S,
     MAX_MESSAGE_BYTES,
-    MAX_REPLY_BYTES,
     MESSAGES,
     OSC_PREFIX,
     PROTOCOL_VERSION,
@@ -44,8 +43,7 @@ def constants() -> dict[str, tuple[str, Any]]:
     }
     return {
         "PROTOCOL_VERSION": ("Of the messages.", PROTOCOL_VERSION),
-        "MAX_MESSAGE_BYTES": ("Of one message to the daemon.", MAX_MESSAGE_BYTES),
-        "MAX_REPLY_BYTES": ("Of one message from the daemon.", MAX_REPLY_BYTES),
+        "MAX_MESSAGE_BYTES": ("Of one message in either direction.", MAX_MESSAGE_BYTES),
         "HEARTBEAT_S": ("Seconds between two Heartbeat events.", HEARTBEAT_S),
         "CONNECTION_FILE": ("In the folder `daemon` of the state folder: addresses, keys and token.", CONNECTION_FILE),
         "OSC_PREFIX": ("All OSC addresses begin with it.", OSC_PREFIX),

@@ -30,7 +30,13 @@ __all__ = ["AsyncClient", "Client", "connect", "connect_async"]
 
 def __getattr__(name: str) -> Any:
     """Imports a public name on first use, so that importing the package stays cheap."""
-    module = _EXPORTS.get(name)
-    if module is None:
+    if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

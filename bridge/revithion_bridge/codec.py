@@ -29,7 +29,7 @@ from revithion_bridge.messages import (
     Request,
 )
 from revithion_bridge.reply_size import smaller_reply
-from revithion_stems.errors import RevithionError, error_from_dict
+from revithion_stems.errors import RevithionError, error_from_dict, unexpected_error
 from revithion_stems.events import JobEvent, event_as_dict, event_from_dict
 
 AnyEvent: TypeAlias = JobEvent | DaemonEvent
@@ -173,8 +173,8 @@ def request_id(data: bytes) -> str | None:
 def encode_reply(re: str | None, reply: Reply | RevithionError) -> bytes:
     """The answer to the request with the id ``re``.
 
-    What is larger than :data:`~revithion_bridge.messages.MAX_MESSAGE_BYTES` is cut: first the ``keep`` of the jobs'
-    parameters, then lists, where the rest can be asked for.
+    What is larger than :data:`~revithion_bridge.messages.MAX_MESSAGE_BYTES` is cut, see
+    :func:`~revithion_bridge.reply_size.smaller_reply`.
     """
     if isinstance(reply, RevithionError):
         error = ErrorInfo(code=reply.code, message=reply.message[:4096], hint=reply.hint[:4096])
@@ -182,8 +182,7 @@ def encode_reply(re: str | None, reply: Reply | RevithionError) -> bytes:
     while len(data := _JSON.encode(_ReplyEnvelope(v=PROTOCOL_VERSION, re=re, reply=reply))) > MAX_MESSAGE_BYTES:
         smaller = smaller_reply(reply)
         if smaller is reply:
-            error = bridge_error("error.unexpected", f"the reply has {len(data):,} bytes")
-            return encode_reply(re, error)
+            return encode_reply(re, unexpected_error(ValueError(f"the reply has {len(data):,} bytes")))
         reply = smaller
     return data
 
@@ -191,18 +190,23 @@ def encode_reply(re: str | None, reply: Reply | RevithionError) -> bytes:
 def decode_reply(data: bytes) -> tuple[str | None, Reply | RevithionError]:
     """The id that a message answers (None if the daemon could not read it), and the answer.
 
+    An answer that is not known here is ``protocol.malformed`` or ``protocol.version`` in its place.
+
     Raises:
-        RevithionError: ``protocol.malformed`` or ``protocol.version``: it is no reply that is known here.
+        RevithionError: ``protocol.malformed``: it is no answer to anything.
     """
     try:
         envelope = _REPLY.decode(data)
-        if envelope.v != PROTOCOL_VERSION:
-            raise _other_version(envelope.v)
-        if envelope.error is not None:
-            return envelope.re, error_from_dict(msgspec.structs.asdict(envelope.error))
-        return envelope.re, _convert_reply(envelope.reply)
     except _DECODE_ERRORS as exc:
         raise _malformed(exc) from exc
+    if envelope.v != PROTOCOL_VERSION:
+        return envelope.re, _other_version(envelope.v)
+    if envelope.error is not None:
+        return envelope.re, error_from_dict(msgspec.structs.asdict(envelope.error))
+    try:
+        return envelope.re, _convert_reply(envelope.reply)
+    except _DECODE_ERRORS as exc:
+        return envelope.re, _malformed(exc)
 
 
 def encode_event(event: AnyEvent, *, epoch: str, seq: int, time: float, parent: Parent | None) -> bytes:

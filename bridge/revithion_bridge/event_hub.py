@@ -90,7 +90,7 @@ class EventHub:
     def since(self, epoch: str, seq: int, limit: int) -> tuple[list[dict[str, Any]], int]:
         """Envelopes of the events after ``seq``, oldest first, and the number of the last event that there is.
 
-        They are at most ``limit``, and never more than one message has room for.
+        They are at most ``limit``, and never more than one reply has room for.
 
         Raises:
             RevithionError: ``events.gone``: they are no longer kept, or of another run, or not yet.

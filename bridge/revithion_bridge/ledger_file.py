@@ -109,7 +109,7 @@ def _make_private(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))  # SQLite gives its other files that mode
     except FileExistsError:
         if not path.is_file():
-            raise
+            raise bridge_error("daemon.ledger", f"{path} is not a file") from None
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 path.with_name(path.name + suffix).chmod(0o600)

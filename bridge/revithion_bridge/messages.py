@@ -21,9 +21,7 @@ from revithion_stems.scheduler import Priority
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 262_144
-"""Of one message to the daemon; it drops a peer that sends more."""
-MAX_REPLY_BYTES = 1_048_576
-"""Of one message from the daemon; lists are cut so that they fit."""
+"""Of one message in either direction: a peer that sends more is dropped, and replies are cut so that they fit."""
 OSC_PREFIX = f"/revithion/v{PROTOCOL_VERSION}"
 HEARTBEAT_S = 1.0
 MAX_LISTED = 500

@@ -88,7 +88,7 @@ class Route:
             RevithionError: ``protocol.malformed``: there is no such port.
         """
         count = len(arguments) - 1
-        if count < 0 or isinstance(arguments[-1], (bool, str, bytes, NoneType)):
+        if count < 0 or isinstance(arguments[-1], (bool, str, NoneType)):
             return arguments, None
         if count < len(self.fields) and (self.fields[count].required or self.fields[count].kind != "text"):
             return arguments, None

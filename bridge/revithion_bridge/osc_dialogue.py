@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import msgspec
 
 from revithion_bridge.errors import bridge_error
-from revithion_bridge.messages import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, ClientName, Request
+from revithion_bridge.messages import PROTOCOL_VERSION, ClientName, Request
 from revithion_bridge.osc_addresses import (
     HELLO,
     SUBSCRIBE,
@@ -116,13 +116,11 @@ class OscDialogue:
         """A packet came. Never raises: whatever is in it, the door lives on."""
         if sender == ("udp", self._own_port):
             return  # somebody made it talk to itself
-        if len(packet) > MAX_MESSAGE_BYTES:
-            self._refuse(sender, sender, "", bridge_error("protocol.malformed", "the packet is too long"))
-            return
         try:
             messages = split_packet(packet)
         except RevithionError as exc:
-            self._refuse(sender, sender, "", exc)
+            session = self._sessions.find(sender)
+            self._refuse(sender, session.target if session is not None else sender, "", exc)
             return
         for message in messages:
             self._receive_message(message, sender)
@@ -228,11 +226,12 @@ class OscDialogue:
     # --- requests, one at a time for each sender ---
 
     def _enqueue(self, pending: _Pending) -> None:
-        lane = self._lanes.setdefault(pending.sender, deque())
+        lane = self._lanes.get(pending.sender, deque())
         if len(lane) >= MOST_PENDING or sum(map(len, self._lanes.values())) >= 4 * MOST_PENDING:
             raise bridge_error("protocol.rate", "too many requests wait for their answer: this one was not taken")
         lane.append(pending)
         if len(lane) == 1:
+            self._lanes[pending.sender] = lane
             task = asyncio.get_running_loop().create_task(self._drain(pending.sender, lane))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

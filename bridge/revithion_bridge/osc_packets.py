@@ -30,13 +30,13 @@ MAX_ADDRESS_BYTES = 256
 MAX_TEXT = 4_096
 """Characters of a text that is sent; paths are not longer."""
 
-Value: TypeAlias = str | int | float | bool | bytes | None
+Value: TypeAlias = str | int | float | bool | None
 Typed: TypeAlias = tuple[str, Value]
 """An argument with its type tag."""
 
 _BUNDLE = b"#bundle\0"
 _SIZE = struct.Struct(">i")
-_KNOWN_TAGS = frozenset("ihfdsbTFN")
+_KNOWN_TAGS = frozenset("ihfdsTFN")
 _MOST_FLOAT32 = 3.4028234663852886e38
 
 

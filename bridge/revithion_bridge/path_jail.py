@@ -75,10 +75,8 @@ class PathJail:
             raise bridge_error("path.outside", f"{_shown(path)}: {exc}") from exc
         if not any(real.is_relative_to(root) for root in self._roots):
             leads = "" if real == given else f" leads to {_shown(str(real))}, which"
-            raise bridge_error(
-                "path.outside",
-                f"{_shown(path)}{leads} is in none of {', '.join(map(str, self._given)) or 'no folders'}",
-            )
+            roots = ", ".join(map(str, self._given)) or "no folders"
+            raise bridge_error("path.outside", f"{_shown(path)}{leads} is in none of {roots}")
         return given
 
 

@@ -45,16 +45,26 @@ class _StatusCollector(Collector):
         yield _gauge("memory_bytes", "Resident memory of the daemon.", {(): status.memory_bytes})
         yield _gauge("memory_free_bytes", "Memory that the machine has left.", {(): status.memory_free_bytes})
         workers = status.workers
-        yield _gauge("worker_up", "Whether a device's process runs.", _by("device", {w.device: w.pid is not None for w in workers}))
-        yield _gauge("worker_busy", "Whether it works on a job.", _by("device", {w.device: w.job is not None for w in workers}))
-        yield _gauge("worker_memory_bytes", "Its resident memory.", _by("device", {w.device: w.memory_bytes for w in workers}))
+        yield _gauge(
+            "worker_up",
+            "Whether a device's process runs.",
+            _by("device", {w.device: w.pid is not None for w in workers}),
+        )
+        yield _gauge(
+            "worker_busy", "Whether it works on a job.", _by("device", {w.device: w.job is not None for w in workers})
+        )
+        yield _gauge(
+            "worker_memory_bytes", "Its resident memory.", _by("device", {w.device: w.memory_bytes for w in workers})
+        )
         restarts = CounterMetricFamily(f"{PREFIX}_worker_restarts", "How often it was lost.", labels=["device"])
         for worker in workers:
             restarts.add_metric([worker.device], worker.restarts)
         yield restarts
         yield from _latency("request_seconds", "Time from a request to its reply.", status.requests)
         yield from _latency("queued_seconds", "Time that jobs waited.", status.queued)
-        yield from _latency("first_segment_seconds", "Time from a job's start to its first network run's end.", status.first_segment)
+        yield from _latency(
+            "first_segment_seconds", "Time from a job's start to its first network run's end.", status.first_segment
+        )
 
 
 def _by(label: str, values: dict[str, int] | dict[str, bool]) -> dict[tuple[tuple[str, str], ...], float]:

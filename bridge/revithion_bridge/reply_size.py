@@ -23,7 +23,7 @@ def smaller_reply(reply: Reply) -> Reply:
         case JobList() if len(reply.jobs) > 1:
             return msgspec.structs.replace(reply, jobs=reply.jobs[: len(reply.jobs) // 2], more=True)
         case Snapshot() if len(reply.jobs) > 1:
-            return msgspec.structs.replace(reply, jobs=reply.jobs[: len(reply.jobs) // 2])
+            return msgspec.structs.replace(reply, jobs=reply.jobs[: len(reply.jobs) // 2], more=True)
         case Events() if len(reply.events) > 1:
             return msgspec.structs.replace(reply, events=reply.events[: len(reply.events) // 2])
         case _:

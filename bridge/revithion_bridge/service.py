@@ -7,10 +7,9 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
 import psutil
 
 from revithion_bridge.errors import bridge_error
@@ -21,7 +20,6 @@ from revithion_bridge.ledger import Ledger
 from revithion_bridge.live_faders import LiveFaders
 from revithion_bridge.messages import (
     MAX_LISTED,
-    MAX_REPLY_BYTES,
     CancelJob,
     ClearJobs,
     Deleted,
@@ -59,7 +57,6 @@ from revithion_stems.scheduler import Priority
 from revithion_stems.version import __version__
 
 _LOG = logging.getLogger(__name__)
-_ROOM_BYTES = MAX_REPLY_BYTES - 16_384
 
 
 class DaemonService:
@@ -137,9 +134,7 @@ class DaemonService:
 
     async def _list(self, request: ListJobs, _: Caller) -> Reply:
         stored, more = self._ledger.page(request.states, request.client, request.limit, request.before)
-        jobs = [self._current(info) for info in stored]
-        count = _fitting(jobs)
-        return JobList(jobs=tuple(jobs[:count]), more=more or count < len(jobs))
+        return JobList(jobs=tuple(self._current(info) for info in stored), more=more)
 
     async def _wait(self, request: WaitJob, _: Caller) -> Reply:
         job = self._queue.live.get(request.job_id)
@@ -224,20 +219,18 @@ class DaemonService:
 
     async def _snapshot(self, _request: GetSnapshot, _: Caller) -> Reply:
         live = self._queue.live.all()
-        jobs = [job.info for job in live[:MAX_LISTED]]
-        count = _fitting(jobs)
         return Snapshot(
             epoch=self._hub.epoch,
             seq=self._hub.last_seq,
             paused=self._queue.paused,
-            jobs=tuple(jobs[:count]),
-            more=count < len(live),
+            jobs=tuple(job.info for job in live[:MAX_LISTED]),
+            more=len(live) > MAX_LISTED,
             live=self._faders.all(),
         )
 
     async def _events(self, request: GetEvents, _: Caller) -> Reply:
         events, last_seq = self._hub.since(request.epoch, request.seq, request.limit)
-        return Events(events=tuple(events[: _fitting(events)]), last_seq=last_seq)
+        return Events(events=tuple(events), last_seq=last_seq)
 
     async def _shutdown(self, _request: Shutdown, caller: Caller) -> Reply:
         _LOG.info("%s asks for the end", caller.client)
@@ -262,13 +255,3 @@ class DaemonService:
     def _current(self, info: JobInfo) -> JobInfo:
         job = self._queue.live.get(info.id)
         return info if job is None else job.info
-
-
-def _fitting(items: Sequence[Any]) -> int:
-    """How many of the first ones fit into a reply; one at least."""
-    size = 0
-    for count, item in enumerate(items):
-        size += len(msgspec.json.encode(item)) + 1
-        if size > _ROOM_BYTES and count:
-            return count
-    return len(items)

@@ -199,7 +199,7 @@ def main() -> None:
     # What libraries print goes to the log, and never between two lines of ours.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)  # the daemon keeps the last lines of what is printed
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     # Ctrl-C in a terminal, or a system that goes down, tells all processes at once; the daemon decides for us.
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):

@@ -4,10 +4,8 @@
 return {
   -- Of the messages.
   PROTOCOL_VERSION = 1,
-  -- Of one message to the daemon.
+  -- Of one message in either direction.
   MAX_MESSAGE_BYTES = 262144,
-  -- Of one message from the daemon.
-  MAX_REPLY_BYTES = 1048576,
   -- Seconds between two Heartbeat events.
   HEARTBEAT_S = 1.0,
   -- In the folder `daemon` of the state folder: addresses, keys and token.

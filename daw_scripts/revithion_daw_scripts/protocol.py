@@ -7,10 +7,7 @@ PROTOCOL_VERSION = 1
 """Of the messages."""
 
 MAX_MESSAGE_BYTES = 262_144
-"""Of one message to the daemon."""
-
-MAX_REPLY_BYTES = 1_048_576
-"""Of one message from the daemon."""
+"""Of one message in either direction."""
 
 HEARTBEAT_S = 1.0
 """Seconds between two Heartbeat events."""

@@ -1,4 +1,4 @@
-"""Whether ``separate`` works in this process or has the daemon do it; the bridge is imported only if a daemon is there."""
+"""Whether ``separate`` computes in this process or in the daemon; the bridge is imported only if one is there."""
 
 from __future__ import annotations
 

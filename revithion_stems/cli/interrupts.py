@@ -36,7 +36,7 @@ def run_cancellable(work: Callable[[], T], cancel: CancelToken, on_interrupt: Ca
         finally:
             over.set()
 
-    with _sigterm_interrupts():
+    with sigterm_interrupts():
         threading.Thread(target=target, name="work").start()
         # An event and not Thread.join: CPython 3.11 takes a thread whose join was interrupted for finished. In steps,
         # because on Windows a wait without a limit would not see Ctrl-C.
@@ -53,7 +53,7 @@ def run_cancellable(work: Callable[[], T], cancel: CancelToken, on_interrupt: Ca
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Generator[None]:
+def sigterm_interrupts() -> Generator[None]:
     """SIGTERM acts like Ctrl-C inside. Only the main thread can set that; elsewhere nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -22,6 +22,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("revithion_stems.cli.models:models_group", "List, pull, verify and move model weights."),
     "compare": ("revithion_stems.cli.compare:compare_command", "Measure SDR, SI-SDR, null depth and lag."),
     "cache": ("revithion_stems.cli.cache:cache_group", "Show or empty the cache of results."),
+    "submit": ("revithion_bridge.cli.submit:submit_command", "Put songs into the queue of the daemon."),
+    "watch": ("revithion_bridge.cli.watch:watch_command", "Follow a job of the daemon, or all."),
+    "jobs": ("revithion_bridge.cli.jobs:jobs_group", "List, retry, forget and rank the daemon's jobs."),
+    "cancel": ("revithion_bridge.cli.cancel:cancel_command", "Stop jobs of the daemon."),
+    "status": ("revithion_bridge.cli.status:status_command", "Show the daemon's queue, workers, memory and rates."),
+    "serve": ("revithion_bridge.cli.serve:serve_command", "Run the daemon, end it, or install it as a service."),
     "doctor": ("revithion_stems.cli.doctor:doctor_command", "Say what works on this machine and how to fix the rest."),
     "completion": ("revithion_stems.cli.completion:completion_command", "Print the shell completion script."),
 }

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from program import docs_script
-from revithion_bridge import codec, connection, messages
+from revithion_bridge import codec, connection, job_queue, messages, osc_addresses, osc_sessions, zmq_doors
 
+from revithion_stems import scheduler
 from revithion_stems.jobs import JobState
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,8 +77,17 @@ def test_every_field_is_explained(script: ModuleType) -> None:
 
 def test_numbers_in_the_prose_are_those_of_the_code() -> None:
     prose = " ".join(DOCUMENT.split())
-    assert f"to the daemon is at most {messages.MAX_MESSAGE_BYTES:,} bytes" in prose
-    assert f"from the daemon is at most {messages.MAX_REPLY_BYTES:,} bytes" in prose
+    assert f"A message is at most {messages.MAX_MESSAGE_BYTES:,} bytes, in either direction" in prose
+    doors, queue = zmq_doors.DoorLimits(), job_queue.QueueLimits()
+    assert f"{doors.rate_per_s:.0f} requests a second, and after a pause {doors.burst:,.0f} at once" in prose
+    assert f"who has {doors.requests} requests in work at once" in prose
+    assert f"{doors.unsent_events:,} events are kept" in prose
+    assert f"{queue.waiting_per_client:,} jobs of one client and {queue.waiting:,} of all may wait" in prose
+    assert f"newest {queue.ended:,} jobs that have ended" in prose
+    assert f"After {['no', 'one', 'two', 'three', 'four', 'five'][scheduler.MOST_PREEMPTIONS]} times" in prose
+    assert f"*lease* of {osc_sessions.LEASE_S:.0f} seconds" in prose
+    assert f"{osc_sessions.MOST_LEASE_S:,} at most" in prose
+    assert f"At most {osc_sessions.MOST_SESSIONS} leases" in prose
     assert f"Version {messages.PROTOCOL_VERSION}." in prose
     assert f"begin with `{messages.OSC_PREFIX}`" in prose
 
@@ -163,6 +173,8 @@ def test_the_constants_of_python(script: ModuleType) -> None:
     assert values["PRIORITIES"][0] == "interactive"
     assert set(values["OSC_REQUESTS"]) == {spec.osc for spec in messages.MESSAGES if spec.osc}
     assert values["ERRORS"] == tuple(messages.ERRORS)
+    session = (osc_addresses.HELLO, osc_addresses.SUBSCRIBE, osc_addresses.UNSUBSCRIBE, osc_addresses.ERROR)
+    assert tuple(values["OSC_SESSION"].values()) == session
     assert set(values["EVENTS"]) == {spec.kind.__name__ for spec in messages.EVENTS}
 
 

@@ -19,6 +19,7 @@ import pytest
 import soundfile
 from program import docs_script
 
+from revithion_bridge.messages import ERRORS
 from revithion_stems import events
 from revithion_stems.catalog import load_catalog
 from revithion_stems.cli.main import cli
@@ -251,10 +252,11 @@ SOURCES = "\n".join(p.read_text(encoding="utf-8") for p in sorted((ROOT / "revit
 
 
 def test_no_page_names_an_error_code_that_does_not_exist() -> None:
-    dotted = r"(?:request|compare|stems|job|config|catalog|input|model|output|engine)\.[a-z_]+"
+    dotted = r"(?:request|compare|stems|job|config|catalog|input|model|output|engine|path|protocol|auth|events|live|daemon|worker)\.[a-z_]+"
     known = set(re.findall(rf'"({dotted})"', SOURCES))
     built = tuple(f"{family}." for family in re.findall(r'code=f"(\w+)\.\{', SOURCES))  # such as request.{field}
     known |= {c for c in re.findall(r"^\| `([a-z._]+)`", read("docs/exit-codes.md"), re.M) if c.startswith(built)}
+    known |= set(ERRORS)
     known |= {f"request.{name}" for name in re.findall(r'_(?:one_of|in_range)\("(\w+)"', SOURCES)}
     for page in PAGES:
         for code in re.findall(rf"[`\"]({dotted})[`\"]", page.read_text(encoding="utf-8")):

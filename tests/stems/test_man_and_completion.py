@@ -136,7 +136,7 @@ def folder(tmp_path: Path) -> Path:
     ("words", "expected"),
     [
         ("", set(COMMANDS)),
-        ("se", {"separate"}),
+        ("se", {"separate", "serve"}),
         ("models p", {"pull"}),
         ("separate --tw", {"--two-stems"}),
         ("separate --residual ", {"fold", "stem", "exact"}),

@@ -16,8 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import revithion_stems.errors as errors_module
+from revithion_bridge.messages import ERRORS
 from revithion_stems.cli.console import EXIT_UNEXPECTED, finite_or_none, print_json, printable
-from revithion_stems.errors import Cancelled, DownloadError, ModelError, RequestError, RevithionError
+from revithion_stems.errors import (
+    Cancelled,
+    DownloadError,
+    ModelError,
+    RequestError,
+    RevithionError,
+    error_from_dict,
+)
 from revithion_stems.events import (
     CancelToken,
     DownloadProgress,
@@ -28,6 +36,7 @@ from revithion_stems.events import (
     Notice,
     StemReady,
     event_as_dict,
+    event_from_dict,
 )
 from revithion_stems.jobs import TRANSITIONS, Job, JobState
 from revithion_stems.units import (
@@ -164,6 +173,17 @@ def test_exit_codes_document_explains_every_error_code():
     assert codes_in_source() - explained == set(), "add these to docs/exit-codes.md"
 
 
+def test_exit_codes_document_has_the_codes_of_the_bridge_below_their_status():
+    text = (REPOSITORY / "docs" / "exit-codes.md").read_text(encoding="utf-8")
+    listed: dict[str, int] = {}
+    for status, rows in re.findall(r"^### Status (\d+).*?$(.*?)(?=^### |\Z)", text, re.M | re.S):
+        listed |= dict.fromkeys(re.findall(r"^\| `([a-z_.]+)` \|", rows, re.M), int(status))
+    for code, (meaning, hint) in ERRORS.items():
+        error = error_from_dict({"code": code, "message": meaning, "hint": hint})
+        assert listed.get(code) == error.exit_code, code
+        assert error.as_dict() == {"code": code, "message": meaning, "hint": hint}
+
+
 def test_the_map_of_the_core_has_every_module():
     core = REPOSITORY / "revithion_stems"
     listed = set(re.findall(r"`([a-z0-9_/]+)`", (core / "README.md").read_text(encoding="utf-8")))
@@ -195,7 +215,8 @@ def test_the_life_of_a_job_is_this():
     assert {state for state in JobState if state.is_final} == final
     for state, following in zip(working, [*working[1:], JobState.DONE], strict=True):
         skips = {JobState.WRITING} if state is JobState.LOADING else set()  # what the cache has is only written
-        assert TRANSITIONS[state] == {following, JobState.FAILED, JobState.CANCELLED} | skips
+        back = set() if state is JobState.QUEUED else {JobState.QUEUED}  # it gave way, or its process was lost
+        assert TRANSITIONS[state] == {following, JobState.FAILED, JobState.CANCELLED} | skips | back
     with pytest.raises(RequestError, match="nothing: it is final"):
         Job(id="j", source="s", state=JobState.DONE).advance(JobState.QUEUED)
 
@@ -209,7 +230,16 @@ def test_a_new_job_is_queued():
 FIELDS = {
     JobChanged: {"state": JobState.FAILED, "source": "s", "error": {"code": "c", "message": "m", "hint": "h"}},
     JobProgress: {"done": 1, "total": 2, "elapsed_s": 0.5, "remaining_s": None},
-    StemReady: {"stem": "vocals", "path": "p", "frames": 1, "sample_rate": 44_100, "sha256": "0", "stream": 0},
+    StemReady: {
+        "stem": "vocals",
+        "path": "p",
+        "frames": 1,
+        "sample_rate": 44_100,
+        "sha256": "",
+        "stream": 0,
+        "start_frame": 220_500,
+        "final": False,
+    },
     JobSummary: {
         "model": "m",
         "engine": "e",
@@ -238,6 +268,20 @@ def test_every_event_is_json(kind):
     assert data["type"] == kind.__name__
     assert (data["job_id"], data["seq"]) == ("j", 0)
     assert data.get("state") in (None, "failed")
+    assert event_from_dict(data) == event
+
+
+def test_what_is_no_event_is_refused():
+    for data in ({}, {"type": "Later"}, {"type": "Notice", "job_id": "j"}, {"type": "JobProgress", "done": "1"}):
+        with pytest.raises(ValueError, match="."):
+            event_from_dict(data)
+
+
+def test_errors_of_other_processes_keep_class_and_code():
+    for cls in all_errors():
+        error = cls("m", hint="h")
+        copy = error_from_dict(error.as_dict())
+        assert (copy.as_dict(), copy.exit_code) == (error.as_dict(), error.exit_code)
 
 
 def test_events_are_numbered_in_order_from_any_thread():

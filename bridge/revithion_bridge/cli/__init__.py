@@ -1,1 +1,1 @@
-"""The command line of the daemon; ``revithion_stems.cli.main`` names these commands as text and imports none of them."""
+"""The command line of the daemon; the core names these commands as text, and imports them when they are used."""

@@ -25,7 +25,7 @@ _EXAMPLES = """Examples:
 @click.argument("job_ids", metavar="[ID]...", nargs=-1, shell_complete=complete_ids)
 @click.option("--all", is_flag=True, help="All jobs that wait or run, of all clients.")
 @json_option
-def cancel_command(job_ids: tuple[str, ...], all: bool, json_mode: bool) -> int:  # noqa: A002 — the option's name
+def cancel_command(job_ids: tuple[str, ...], all: bool, json_mode: bool) -> int:
     """Stop jobs: at once if they wait, after the segment that runs otherwise. What has ended stays as it is."""
     if all == bool(job_ids):
         raise click.UsageError("Give either IDs or --all.")

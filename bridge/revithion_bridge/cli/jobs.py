@@ -25,7 +25,10 @@ def _examples(*lines: str) -> str:
     epilog=_examples("", "--state failed --json", "show 5f0c", "retry 5f0c", "clear --older-than 24", "pause"),
 )
 @click.option(
-    "--state", multiple=True, type=click.Choice([state.value for state in JobState]), help="Only these; may be repeated."
+    "--state",
+    multiple=True,
+    type=click.Choice([state.value for state in JobState]),
+    help="Only these; may be repeated.",
 )
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
 @json_option

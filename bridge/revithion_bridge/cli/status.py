@@ -55,7 +55,9 @@ def _print_status(status: Status) -> None:
     line("jobs", ", ".join(f"{count} {name}" for name, count in status.jobs.items() if count) or "none")
     for worker in status.workers:
         facts = [f"process {worker.pid}" if worker.pid is not None else "not running"]
-        facts += [text for text in (worker.model and f"{worker.model} is warm", worker.job and f"at {worker.job}") if text]
+        facts += [
+            text for text in (worker.model and f"{worker.model} is warm", worker.job and f"at {worker.job}") if text
+        ]
         if worker.pid is not None:
             facts.append(format_bytes(worker.memory_bytes))
         if worker.restarts:

@@ -12,7 +12,9 @@ from revithion_bridge.cli.job_ids import complete_ids, find_job, open_client
 from revithion_stems.cli.console import json_option, print_json, printable, report_error
 
 if TYPE_CHECKING:
-    from revithion_bridge.client import Client, EventMessage, Resynchronised
+    from revithion_bridge.client import Client
+    from revithion_bridge.codec import EventMessage
+    from revithion_bridge.event_feed import Resynchronised
     from revithion_bridge.messages import JobInfo
     from revithion_stems.cli.progress import QuietDisplay
     from revithion_stems.events import JobEvent
@@ -46,7 +48,7 @@ def watch_job(client: Client, job: JobInfo, *, json_mode: bool) -> int:
     """Follows a job to its end; the exit status is that of the job, or 130 if the user had enough."""
     from pathlib import Path
 
-    from revithion_bridge.event_feed import EventFeed
+    from revithion_bridge.cli.event_reader import EventReader
     from revithion_stems.cli.interrupts import sigterm_interrupts
     from revithion_stems.cli.progress import open_display
     from revithion_stems.events import event_as_dict
@@ -55,7 +57,7 @@ def watch_job(client: Client, job: JobInfo, *, json_mode: bool) -> int:
     request = SeparationRequest(source=Path(job.parameters.source))
     with open_display([request], quiet=json_mode) as display:
         feed_client = open_client()
-        with EventFeed(feed_client, job.id) as feed, sigterm_interrupts():
+        with EventReader(feed_client, job.id) as feed, sigterm_interrupts():
             try:
                 _show_state(display, client.job(job.id))
                 with contextlib.suppress(EOFError):
@@ -115,10 +117,10 @@ def _show_state(display: QuietDisplay, job: JobInfo) -> None:
 
 
 def _watch_all(client: Client, *, json_mode: bool) -> int:
-    from revithion_bridge.event_feed import EventFeed
+    from revithion_bridge.cli.event_reader import EventReader
     from revithion_stems.cli.interrupts import sigterm_interrupts
 
-    with _until_interrupted(), EventFeed(client) as feed, sigterm_interrupts():
+    with _until_interrupted(), EventReader(client) as feed, sigterm_interrupts():
         while True:
             item = feed.next(_TICK_S)
             if item is None:
@@ -178,6 +180,7 @@ def _job_event(item: EventMessage | Resynchronised) -> JobEvent | None:
 
 def _say_that_it_goes_on(job_id: str) -> None:
     click.echo(
-        f"the job goes on: `revithion-stems watch {job_id}` follows it again, `revithion-stems cancel {job_id}` stops it",
+        f"the job goes on: `revithion-stems watch {job_id}` follows it again, "
+        f"`revithion-stems cancel {job_id}` stops it",
         err=True,
     )
