@@ -32,13 +32,13 @@ import msgspec
 import numpy as np
 import soundfile
 import zmq
+
 from revithion_bridge import connect
 from revithion_bridge.connection import load_keys
 from revithion_bridge.event_hub import EventHub
 from revithion_bridge.messages import QueueChanged, Reply, Request
 from revithion_bridge.service_api import Caller
 from revithion_bridge.zmq_doors import ZmqDoors
-
 from revithion_stems import OutputOptions, SeparationRequest, separate_to_files
 from revithion_stems.events import JobEvent, JobProgress
 from revithion_stems.model_loading import ModelCache
@@ -243,7 +243,8 @@ async def publish(subscribers: int, seconds: float, highest: int) -> dict[str, o
             rate *= 2
     finally:
         for process in processes:
-            process.kill()
+            if process.returncode is None:
+                process.kill()
             await process.wait()
         await doors.stop()
     return result
@@ -282,7 +283,10 @@ async def counted(process: asyncio.subprocess.Process) -> int:
 async def line(process: asyncio.subprocess.Process) -> tuple[bool, int]:
     """What a subscriber prints next."""
     assert process.stdout is not None
-    counts, came = json.loads(await process.stdout.readline())
+    text = await process.stdout.readline()
+    if not text:
+        raise SystemExit("a subscriber has ended")
+    counts, came = json.loads(text)
     return counts, came
 
 

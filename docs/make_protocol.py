@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from revithion_bridge.messages import (
     ERRORS,
     EVENTS,
@@ -22,7 +23,6 @@ from revithion_bridge.messages import (
     EventSpec,
     MessageSpec,
 )
-
 from revithion_stems.jobs import JobState
 from revithion_stems.scheduler import Priority
 

@@ -17,7 +17,6 @@ from revithion_bridge.messages import (
     OSC_PREFIX,
     PROTOCOL_VERSION,
 )
-
 from revithion_stems.jobs import JobState
 from revithion_stems.scheduler import Priority
 

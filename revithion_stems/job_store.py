@@ -71,6 +71,8 @@ class JobStore:
             self._work = self._held.enter_context(
                 self._contents.work(self.key, on_wait=on_wait, check=self._cancel.raise_if_cancelled)
             )
+            if self._force_refresh:
+                self._contents.drop_result(self.key)  # or the next attempt would take it, if this one is killed
             journal = self._work.journal(fresh=self._force_refresh)
             self._held.callback(journal.close)
             return journal

@@ -72,7 +72,7 @@ class DaemonProcess:
         return self.process.wait(timeout_s)
 
     def __enter__(self) -> DaemonProcess:
-        return self.start()
+        return self if self.process is not None and self.process.poll() is None else self.start()
 
     def __exit__(self, *_: object) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -273,7 +273,10 @@ def _drop_unknown_parameters(data: Any) -> None:
         if isinstance(parameters, dict):
             known = cast("dict[str, Any]", parameters)
             fields["parameters"] = {name: value for name, value in known.items() if name in _PARAMETERS}
-        for value in (fields.get("job"), *(fields.get("jobs") or ())):
+        _drop_unknown_parameters(fields.get("job"))
+        _drop_unknown_parameters(fields.get("jobs"))
+    elif isinstance(data, list):
+        for value in cast("list[Any]", data):
             _drop_unknown_parameters(value)
 
 

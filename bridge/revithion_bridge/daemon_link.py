@@ -59,6 +59,10 @@ class DaemonLink:
         client: Name of this client.
         timeout_s: How long a daemon may be gone before those who wait are told.
         unread_events: Events that the socket keeps while this loop is busy; then some are missed.
+
+    Attributes:
+        connection: What the connection file said when it was connected to.
+        position: Epoch and ``seq`` of the last event that was heard of; those that are to come are later.
     """
 
     def __init__(self, client: str, timeout_s: float, *, unread_events: int = 10_000) -> None:
@@ -72,10 +76,11 @@ class DaemonLink:
         self._opened_at = self._heard_at = self._loop.time()
         self._told = False
         self._pending: dict[str, _Pending] = {}
-        self._listeners: dict[object, Callable[[News], None]] = {}
+        self._listeners: list[Callable[[News], bool]] = []
         self._over: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
         self.connection: Connection | None = None
+        self.position: tuple[str, int] | None = None
 
     def open(self) -> None:
         """Connects to the daemon that is said to run; whether it does shows when it answers.
@@ -97,7 +102,7 @@ class DaemonLink:
         self._tell(closed)
         if self._over:
             await asyncio.wait(self._over)
-        self._context.term()
+        self._context.destroy(linger=0)
 
     async def call(self, request: Request, timeout_s: float | None = None) -> Reply:
         """Sends a request and waits for its answer; a daemon that has too much to do is asked again after a pause.
@@ -124,18 +129,11 @@ class DaemonLink:
             name = type(request).__struct_config__.tag
             raise bridge_error("daemon.unreachable", f"no answer to {name} within {timeout_s:g} s") from None
 
-    def listen(self, listener: Callable[[News], None]) -> Callable[[], None]:
-        """Calls ``listener`` with all events from now on, until the returned function is called."""
-        key = object()
+    def listen(self, listener: Callable[[News], bool]) -> None:
+        """Calls ``listener`` with all events from now on, until it returns False."""
         if not self._listeners and self._line is not None:
             self._line.events.subscribe(b"")
-        self._listeners[key] = listener
-
-        def stop() -> None:
-            if self._listeners.pop(key, None) and not self._listeners and self._line is not None:
-                self._line.events.unsubscribe(b"")
-
-        return stop
+        self._listeners.append(listener)
 
     async def _answer(self, request: Request) -> Reply | RevithionError:
         number = uuid.uuid4().hex
@@ -155,8 +153,11 @@ class DaemonLink:
     def _connect(self, connection: Connection) -> None:
         self._seen = _file_state()
         self.connection = connection
-        work, control = self._socket(zmq.DEALER, connection.work), self._socket(zmq.DEALER, connection.control)
-        events = self._socket(zmq.SUB, connection.events)
+        try:
+            work, control = self._socket(zmq.DEALER, connection.work), self._socket(zmq.DEALER, connection.control)
+            events = self._socket(zmq.SUB, connection.events)
+        except zmq.ZMQError as exc:
+            raise bridge_error("daemon.unreachable", f"{connection_path()} is of no use: {exc}") from exc
         events.subscribe(b"heartbeat")
         if self._listeners:
             events.subscribe(b"")
@@ -208,7 +209,9 @@ class DaemonLink:
             frames = await socket.recv_multipart()
             self._heard()
             try:
-                self._tell(decode_event(frames[-1]))
+                message = decode_event(frames[-1])
+                self.position = (message.epoch, message.seq)
+                self._tell(message)
             except RevithionError as exc:
                 _LOG.warning("an event can't be read: %s", exc.message)
             await asyncio.sleep(0)
@@ -218,8 +221,10 @@ class DaemonLink:
         self._told = False
 
     def _tell(self, news: News) -> None:
-        for listener in tuple(self._listeners.values()):
-            listener(news)
+        before = len(self._listeners)
+        self._listeners = [listener for listener in self._listeners if listener(news)]
+        if before and not self._listeners and self._line is not None:
+            self._line.events.unsubscribe(b"")
 
     async def _watch(self) -> None:
         while True:

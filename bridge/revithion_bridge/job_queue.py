@@ -36,6 +36,8 @@ from revithion_stems.scheduler import Priority, gives_way
 _LOG = logging.getLogger(__name__)
 SPANS_KEPT_S = 60.0
 IDLE_UNLOAD_S = 900.0
+MEMORY_PATIENCE_S = 60.0
+"""After so long without the memory that a job is expected to need it is tried all the same: expectations may err."""
 HANGING_S = 120.0
 """A worker that was told to stop and is still in the same network run is killed after this."""
 
@@ -199,7 +201,7 @@ class JobQueue:
         job.admission = self._ledger.put(job.stored, Change(at=info.created_at, state=JobState.QUEUED, attempt=0))
         try:
             await asyncio.wrap_future(job.admission)
-        except BaseException:
+        except RevithionError:  # anything else ends this daemon, and the next one finds the job if it was written
             self.live.forget(job)
             raise
         job.admission = None
@@ -309,12 +311,15 @@ class JobQueue:
             self.queued.add(time.monotonic() - job.waiting_since)
             job.stop, job.started, job.segments_seen = "", time.monotonic(), False
             job.update(attempts=job.info.attempts + 1)
-            spans = self._spans / job.info.id
+            parameters = job.info.parameters
+            if job.stored.refreshed:
+                parameters = msgspec.structs.replace(parameters, force_refresh=False)
             run = Run(
                 job_id=job.info.id,
-                parameters=job.info.parameters,
+                parameters=parameters,
                 segment_s=job.stored.segment_s,
-                spans=str(spans) if job.info.parameters.span_s else None,
+                spans=str(self.span_folder(job)) if parameters.span_s else None,
+                waited=job.memory_since is not None and time.monotonic() - job.memory_since > MEMORY_PATIENCE_S,
             )
             lane.run(run)
             return

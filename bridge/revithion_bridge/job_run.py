@@ -85,6 +85,9 @@ class JobRun:
             case JobChanged(state=JobState.QUEUED | JobState.FAILED | JobState.CANCELLED):
                 return  # what becomes of it is decided here, when the worker is through with it
             case JobChanged(state=state):
+                if state is JobState.SEPARATING:
+                    job.memory_since = None
+                    job.note(refreshed=True)
                 if state is JobState.DONE:
                     self._queue.counters["done"] += 1
                     self._queue.drop_spans(job)
@@ -134,8 +137,8 @@ class JobRun:
             if job.stop == "cancel":
                 self._end(job, Cancelled("cancelled on request", hint="Retry the job, or submit it again."))
             else:
-                if not job.told_memory:
-                    job.told_memory = True
+                if job.memory_since is None:
+                    job.memory_since = time.monotonic()
                     self._live.notice(
                         job,
                         "job.waiting_memory",

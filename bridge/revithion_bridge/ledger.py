@@ -46,6 +46,7 @@ class StoredJob(msgspec.Struct, frozen=True, kw_only=True):
         losses: How often the process that computed it was lost.
         segment_s: Segment that it goes on with, after memory ran out, or None for what was asked for.
         cancel: Whether it was cancelled while it ran, and has not stopped yet.
+        refreshed: Whether an attempt has begun to compute, so that the next one goes on with what that one left.
     """
 
     info: JobInfo
@@ -55,6 +56,7 @@ class StoredJob(msgspec.Struct, frozen=True, kw_only=True):
     losses: int = 0
     segment_s: float | None = None
     cancel: bool = False
+    refreshed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

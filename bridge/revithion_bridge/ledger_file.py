@@ -14,10 +14,10 @@ from revithion_bridge.errors import bridge_error
 from revithion_stems.errors import RevithionError
 
 MIGRATIONS = (
-    # Numbers are in order of arrival and never given twice, so that pages stay what they are while jobs go.
+    # A new row's number is above all others: it is the order of arrival, and an updated job keeps its place.
     """
     CREATE TABLE jobs (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        number INTEGER PRIMARY KEY,
         id TEXT NOT NULL UNIQUE,
         client TEXT NOT NULL,
         key TEXT,

@@ -32,7 +32,7 @@ class LiveJob:
         stop: Why its worker was told to stop: ``cancel``, ``preempt``, ``shutdown``; empty if it was not.
         waiting_since: When it came into the queue, on the monotonic clock.
         started: When its attempt started, on the monotonic clock.
-        told_memory: Whether it was said that it waits for memory.
+        memory_since: Since when it waits for memory, on the monotonic clock, or None.
         segments_seen: Whether a network run of this attempt is done.
         admission: Its submission on the way to the disk.
     """
@@ -43,7 +43,7 @@ class LiveJob:
     stop: str = ""
     waiting_since: float = field(default_factory=time.monotonic)
     started: float = 0.0
-    told_memory: bool = False
+    memory_since: float | None = None
     segments_seen: bool = False
     admission: Future[None] | None = None
 

@@ -668,7 +668,13 @@ MESSAGES: tuple[MessageSpec, ...] = (
             "idempotency_key": "ardour-track-7-take-2",
         },
     ),
-    MessageSpec(request=ListJobs, reply=JobList, door=Door.WORK, example={"states": ["queued", "separating"]}),
+    MessageSpec(
+        request=ListJobs,
+        reply=JobList,
+        door=Door.WORK,
+        errors=("job.unknown",),
+        example={"states": ["queued", "separating"]},
+    ),
     MessageSpec(
         request=WaitJob,
         reply=JobReply,

@@ -77,6 +77,7 @@ class OscDialogue:
         send: Sends a packet to a target; never raises.
         own_port: The daemon's own UDP port, that nothing must be sent to.
         counters: What happened, by name.
+        clock: In seconds; for limits.
         on_refused: Called with the name of a sender without a lease, after each of its messages that was refused.
     """
 
@@ -89,6 +90,7 @@ class OscDialogue:
         send: Callable[[Name, bytes], None],
         own_port: int,
         counters: Counter[str],
+        clock: Callable[[], float],
         on_refused: Callable[[Name], None],
     ) -> None:
         self._service = service
@@ -99,8 +101,8 @@ class OscDialogue:
         self._counters = counters
         self._on_refused = on_refused
         self._serials = itertools.count(1)
-        self._messages = RateLimits(1_000.0, 500.0)
-        self._errors = RateLimits(50.0, 50.0)
+        self._messages = RateLimits(1_000.0, 500.0, clock=clock)
+        self._errors = RateLimits(50.0, 50.0, clock=clock)
         self._lanes: dict[Name, deque[_Pending]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 

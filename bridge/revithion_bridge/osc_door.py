@@ -39,7 +39,7 @@ class OscDoor:
         token: What senders must know.
         udp_port: To listen on; 0 for a free one.
         tcp_port: To listen on; 0 for a free one.
-        clock: In seconds; for leases.
+        clock: In seconds; for leases and limits.
 
     Attributes:
         counters: What happened, by name.
@@ -92,6 +92,7 @@ class OscDoor:
             send=self._send,
             own_port=ports[0],
             counters=self.counters,
+            clock=self._clock,
             on_refused=self._count_refused,
         )
         self._dialogue = dialogue

@@ -43,7 +43,7 @@ class PathJail:
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self._given = tuple(roots)
-        self._roots = tuple(dict.fromkeys(_plain(Path(os.path.realpath(root))) for root in roots))
+        self._roots = tuple(dict.fromkeys(Path(os.path.realpath(root)) for root in roots))
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -70,7 +70,7 @@ class PathJail:
         except (OSError, ValueError) as exc:  # a name too long for this file system; a character that can't be encoded
             raise bridge_error("path.outside", f"{_shown(path)}: {getattr(exc, 'strerror', None) or exc}") from exc
         try:
-            real = _plain(given.resolve())
+            real = given.resolve()
         except (OSError, RuntimeError, ValueError) as exc:  # a loop of links is a RuntimeError before Python 3.13
             raise bridge_error("path.outside", f"{_shown(path)}: {exc}") from exc
         if not any(real.is_relative_to(root) for root in self._roots):
@@ -114,11 +114,6 @@ def default_roots() -> list[Path]:
     else:
         found += [Path(place) for place in _MOUNT_POINTS]
     return [folder for folder in dict.fromkeys(found) if folder.is_dir()]
-
-
-def _plain(path: Path) -> Path:
-    """POSIX lets // at the start mean something else than /, and pathlib keeps it; on our systems it means nothing."""
-    return Path(str(path)[1:]) if path.root == "//" else path
 
 
 def _shown(path: str) -> str:

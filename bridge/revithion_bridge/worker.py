@@ -179,6 +179,8 @@ class Worker:
                 return None
             case Verdict.NEVER:
                 raise too_large(expected.peak_bytes, memory)
+            case Verdict.LATER if task.run.waited:
+                return None
             case Verdict.LATER:
                 needed = memory.missing(expected.peak_bytes)
                 return Deferred(job_id=task.run.job_id, needed_bytes=needed, free_bytes=memory.free_bytes)

@@ -21,12 +21,14 @@ class Run(_Line, frozen=True, kw_only=True):
         parameters: What to do.
         segment_s: Instead of what the parameters say, after memory ran out; or None.
         spans: Folder for spans, made by the worker; None for no spans.
+        waited: Whether it has waited for memory long enough: then it is tried.
     """
 
     job_id: str
     parameters: JobParameters
     segment_s: float | None = None
     spans: str | None = None
+    waited: bool = False
 
 
 class Stop(_Line, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from revithion_stems.errors import RevithionError, unexpected_error
 _LOG = logging.getLogger(__name__)
 _DOMAIN = "revithion"
 _LINGER_MS = 500
+_CURVE_BYTES = 1024  # ZeroMQ counts a message with what encryption adds; the codec knows the limit to the byte
 _GRACE_S = 0.5
 _IPC_PATH_BYTES = 100  # what every POSIX system has room for in a socket's address, with some to spare
 
@@ -124,7 +125,7 @@ class ZmqDoors:
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.server_secret.encode())
         socket.setsockopt(zmq.ZAP_DOMAIN, _DOMAIN.encode())
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES + _CURVE_BYTES)
         socket.setsockopt(zmq.LINGER, _LINGER_MS)
         if self._folder is None:
             socket.bind("tcp://127.0.0.1:*")

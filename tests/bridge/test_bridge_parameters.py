@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from program import posix_only
 
+from program import posix_only
 from revithion_bridge.messages import JobParameters
 from revithion_bridge.parameters import to_parameters, to_request
 from revithion_stems.audio import AudioBuffer

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import random
 import socket
-import subprocess
 import threading
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 import zmq
-from daemon_program import noise
 from pythonosc.osc_message_builder import OscMessageBuilder
 from pythonosc.udp_client import SimpleUDPClient
 
+from daemon_program import noise
 from revithion_bridge import connect
 from revithion_bridge.connection import Connection, read_connection
 from revithion_bridge.messages import MESSAGES, OSC_PREFIX
@@ -150,9 +148,7 @@ def test_ten_thousand_messages_that_are_none(daemon):
 
     rng = random.Random(7)
     samples = [
-        msgspec.json.encode(
-            {"v": 1, "id": str(n), "client": "fuzz", "request": {"type": spec.name, **spec.example}}
-        )
+        msgspec.json.encode({"v": 1, "id": str(n), "client": "fuzz", "request": {"type": spec.name, **spec.example}})
         for n, spec in enumerate(MESSAGES)
         if spec.name not in ("daemon.shutdown", "job.submit", "job.wait")
     ]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from daemon_program import noise
 
+from daemon_program import noise
 from revithion_bridge import connect
 from revithion_stems.jobs import JobState
 

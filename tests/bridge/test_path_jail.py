@@ -10,9 +10,9 @@ from pathlib import Path, PureWindowsPath
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+
 from program import posix_only
 from revithion_bridge.path_jail import MAX_PATH, PathJail, default_roots, unusable
-
 from revithion_stems.errors import RequestError
 
 

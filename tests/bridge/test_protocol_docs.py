@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from program import docs_script
 from revithion_bridge import codec, connection, job_queue, messages, osc_addresses, osc_sessions, zmq_doors
-
 from revithion_stems import scheduler
 from revithion_stems.jobs import JobState
 

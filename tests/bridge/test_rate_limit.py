@@ -8,6 +8,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from revithion_bridge.latency import LatencyWindow
 from revithion_bridge.messages import Latency
 from revithion_bridge.rate_limit import RateLimits, TokenBucket

@@ -168,7 +168,7 @@ def test_spans_that_can_not_be_written_do_not_stop_the_job(tmp_path: Path, block
 def test_a_full_disk_ends_the_spans_only(
     tmp_path: Path, mounted: Callable[[Path, str], AbstractContextManager[Path]]
 ) -> None:
-    song = write_song(tmp_path / "song.wav", 60 * RATE, 2)
+    song = write_song(tmp_path / "song.wav", 10 * RATE, 2)
     plain, _ = separate(tmp_path, song, "plain", span_s=None)
     with mounted(tmp_path / "out-spans", "size=1m"):
         out, heard = separate(tmp_path, song, "out", span_s=0.5)
@@ -180,7 +180,7 @@ def test_a_full_disk_ends_the_spans_only(
 
 
 def test_a_stopped_job_leaves_whole_spans_only_and_the_next_attempt_makes_the_same(tmp_path: Path) -> None:
-    song = write_song(tmp_path / "song.wav", 30 * RATE, 2)
+    song = write_song(tmp_path / "song.wav", 18 * RATE, 2)
     whole, wanted = separate(tmp_path, song, "whole", span_s=0.7)
     request = SeparationRequest(source=song, model="dsp", segment_s=0.5)
     spans, cancel, heard = tmp_path / "spans", CancelToken(), Heard()

@@ -23,8 +23,8 @@ import numpy as np
 import psutil
 import pytest
 import soundfile
-from program import posix_only
 
+from program import posix_only
 from revithion_bridge.memory_admission import DeviceMemory, Verdict, admit, judge
 from revithion_bridge.messages import JobParameters
 from revithion_bridge.worker_link import WorkerGone, WorkerLink
@@ -170,7 +170,7 @@ def test_the_second_job_finds_the_model_warm_and_the_override_counts(tmp_path: P
 
 
 def test_a_stop_takes_less_than_a_segment_and_the_job_goes_on_from_there(tmp_path: Path) -> None:
-    song = noise(tmp_path / "song.wav", 40.0)
+    song = noise(tmp_path / "song.wav", 20.0)
     out = tmp_path / "out"
 
     async def talk(worker: Conversation) -> None:
@@ -211,7 +211,7 @@ def test_a_stop_that_follows_at_once_is_not_lost(tmp_path: Path) -> None:
 
 @posix_only
 def test_after_a_crash_a_new_worker_goes_on(tmp_path: Path) -> None:
-    song = noise(tmp_path / "song.wav", 40.0)
+    song = noise(tmp_path / "song.wav", 20.0)
 
     async def crash(worker: Conversation) -> None:
         worker.link.send(job(song, tmp_path / "out"))
@@ -355,7 +355,7 @@ def test_a_job_that_runs_out_of_memory_fails_and_the_next_one_runs(tmp_path: Pat
     """Real allocations that really fail: the process may not have more address space."""
     import resource
 
-    song = noise(tmp_path / "song.wav", 120.0)
+    song, short = noise(tmp_path / "song.wav", 120.0), noise(tmp_path / "short.wav", 10.0)
 
     async def talk(worker: Conversation) -> None:
         await worker.until(Ready)
@@ -368,7 +368,7 @@ def test_a_job_that_runs_out_of_memory_fails_and_the_next_one_runs(tmp_path: Pat
         assert failed.segment_s == 120.0
         assert worker.events("JobChanged", "large")[-1]["state"] == "failed"
         assert failed.memory_bytes < 400 << 20
-        finished = await worker.do(job(song, tmp_path / "out", "small", segment_s=2.0))
+        finished = await worker.do(job(short, tmp_path / "out", "small", segment_s=2.0))
         assert finished.error is None
         assert worker.link.alive
 
@@ -506,7 +506,6 @@ def test_lines_are_whole_from_many_threads(tmp_path: Path) -> None:
     assert all(line.event == {"value": None, "text": "x" * 5000} for line in lines)
 
 
-@pytest.mark.slow
 def test_twenty_workers_leave_nothing_behind() -> None:
     def open_things() -> tuple[int, int]:
         gc.collect()

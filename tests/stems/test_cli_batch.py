@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-import program
 import pytest
 import soundfile
+
+import program
 from program import lines, posix_only, run_on_terminal, start
 
 STEMS = ("bass", "drums", "other", "vocals")

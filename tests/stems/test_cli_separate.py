@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from program import environment, lines, posix_only, run, run_on_terminal, start
 
+from program import environment, lines, posix_only, run, run_on_terminal, start
 from revithion_stems.cli.main import COMMANDS
 from revithion_stems.jobs import TRANSITIONS, JobState
 

@@ -17,9 +17,9 @@ import click
 import numpy as np
 import pytest
 import soundfile
-from program import docs_script
 
-from revithion_bridge.messages import ERRORS
+from program import docs_script
+from revithion_bridge.messages import ERRORS, MESSAGES
 from revithion_stems import events
 from revithion_stems.catalog import load_catalog
 from revithion_stems.cli.main import cli
@@ -252,15 +252,16 @@ SOURCES = "\n".join(p.read_text(encoding="utf-8") for p in sorted((ROOT / "revit
 
 
 def test_no_page_names_an_error_code_that_does_not_exist() -> None:
-    dotted = r"(?:request|compare|stems|job|config|catalog|input|model|output|engine|path|protocol|auth|events|live|daemon|worker)\.[a-z_]+"
+    families = "request|compare|stems|job|config|catalog|input|model|output|engine"
+    dotted = rf"(?:{families}|path|protocol|auth|events|live|daemon|worker)\.[a-z_]+"
     known = set(re.findall(rf'"({dotted})"', SOURCES))
     built = tuple(f"{family}." for family in re.findall(r'code=f"(\w+)\.\{', SOURCES))  # such as request.{field}
     known |= {c for c in re.findall(r"^\| `([a-z._]+)`", read("docs/exit-codes.md"), re.M) if c.startswith(built)}
-    known |= set(ERRORS)
+    known |= {*ERRORS, *(spec.name for spec in MESSAGES)}  # requests to the daemon are called like that too
     known |= {f"request.{name}" for name in re.findall(r'_(?:one_of|in_range)\("(\w+)"', SOURCES)}
     for page in PAGES:
         for code in re.findall(rf"[`\"]({dotted})[`\"]", page.read_text(encoding="utf-8")):
-            assert code in known or code.endswith(".toml"), f"{page.relative_to(ROOT)}: {code}"
+            assert code in known or code.endswith((".toml", ".log")), f"{page.relative_to(ROOT)}: {code}"
     notices = set(re.findall(r'notice\(\s*"([a-z_.]+)"', SOURCES))
     text = section(read("docs/cli.md"), "JSON events")
     listed = set(re.findall(r"`([a-z]+\.[a-z_]+)`", text[text.index("Codes of notices") :].split("\n\n")[0]))

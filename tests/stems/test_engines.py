@@ -450,10 +450,18 @@ def test_what_torch_raises_becomes_an_engine_error() -> None:
         def forward(self, mix: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory\nlong trace")
 
-    separator = DemucsTorch(Exhausted(), make_spec(), EngineOptions())
-    with pytest.raises(EngineError) as caught:
-        separator.separate_segment(noise(100))
-    assert caught.value.message == "PyTorch failed on cpu: DefaultCPUAllocator: can't allocate memory"
+    class Broken(torch.nn.Module):
+        def forward(self, mix: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("expected scalar type Half\nlong trace")
+
+    for network, code, message in (
+        (Exhausted(), "engine.memory", "memory ran out on cpu, in PyTorch"),
+        (Broken(), "engine.failed", "PyTorch failed on cpu: expected scalar type Half"),
+    ):
+        separator = DemucsTorch(network, make_spec(), EngineOptions())
+        with pytest.raises(EngineError) as caught:
+            separator.separate_segment(noise(100))
+        assert (caught.value.code, caught.value.message) == (code, message)
 
 
 def test_without_diffq_a_quantised_model_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import click
 import pytest
-from program import docs_script
 
+from program import docs_script
 from revithion_stems.cli.main import COMMANDS, cli
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -154,13 +154,13 @@ def test_in_front_is_before_all_of_its_class_whoever_comes_later(before, after, 
 
 def test_in_front_stays_behind_better_classes_and_costs_no_turn():
     schedule = Schedule()
-    schedule.add("a0", "a", NORMAL)
-    schedule.add("a1", "a", NORMAL)
-    schedule.add("b0", "b", NORMAL)
-    assert schedule.start(0.0).job_id == "a0"
+    for number in range(2):
+        schedule.add(f"a{number}", "a", NORMAL)
+        schedule.add(f"b{number}", "b", NORMAL)
+    assert ids([schedule.start(0.0), schedule.start(0.0)]) == ["a0", "b0"]
     schedule.add("a0", "a", NORMAL, front=True)
     schedule.add("click", "c", INTERACTIVE)
-    assert ids(drain(schedule)) == ["click", "a0", "b0", "a1"]
+    assert ids(drain(schedule)) == ["click", "a0", "a1", "b1"]
 
 
 def test_adding_again_moves():
@@ -189,6 +189,23 @@ def test_nothing_is_kept_of_clients_that_are_gone():
     pass_through(5 * MOST_REMEMBERED, start=True)
     pass_through(5 * MOST_REMEMBERED, start=False)
     assert len(pickle.dumps(vars(schedule))) < 1.5 * full
+
+
+def test_those_that_started_last_are_remembered():
+    schedule = Schedule()
+
+    def start(client):
+        schedule.add(client, client, NORMAL)
+        assert schedule.start(0.0).client == client
+
+    start("busy")
+    for number in range(MOST_REMEMBERED - 1):
+        start(f"client {number}")
+    start("busy")
+    start("one more")
+    schedule.add("of busy", "busy", NORMAL)
+    schedule.add("of a new one", "new", NORMAL)
+    assert ids(drain(schedule)) == ["of a new one", "of busy"]
 
 
 def test_ever_new_names_do_not_keep_one_waiting_for_ever():

@@ -15,8 +15,8 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-from program import docs_script, posix_only, start
 
+from program import docs_script, posix_only, start
 from revithion_stems.cli.console import finite_or_none
 from revithion_stems.events import JobEvent, event_as_dict
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +30,7 @@ _EXAMPLES = """Examples:
   revithion-stems serve --stop
 """
 _STOP_S = 90.0
+_POLL_S = 0.1
 _NO_OSC = "off"
 
 
@@ -160,12 +164,14 @@ def end_daemon() -> bool:
     with client:
         pid = client.status().pid
         client.shutdown()
-    try:
-        psutil.Process(pid).wait(_STOP_S)
-    except psutil.NoSuchProcess:
-        pass
-    except psutil.TimeoutExpired as exc:
-        raise bridge_error("daemon.stopping", f"process {pid} has not ended after {_STOP_S:g} s") from exc
+    until = time.monotonic() + _STOP_S
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        # One that has ended is a zombie until whoever started it looks after it: no reason to wait.
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > until:
+                raise bridge_error("daemon.stopping", f"process {pid} has not ended after {_STOP_S:g} s")
+            time.sleep(_POLL_S)
     return True
 
 
@@ -203,9 +209,7 @@ def _install(arguments: list[str], *, json_mode: bool) -> None:
 
 def _print_service(report: ServiceReport, *, json_mode: bool) -> None:
     if json_mode:
-        import msgspec
-
-        print_json({"type": "Service", **msgspec.to_builtins(report), "path": str(report.path)})
+        print_json({"type": "Service", **dataclasses.asdict(report), "path": str(report.path)})
         return
     click.echo(f"service {'installed' if report.installed else 'removed'}: {printable(str(report.path))}")
     if report.steps:
