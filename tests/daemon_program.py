@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import psutil
@@ -22,7 +23,10 @@ START_S = 60.0
 class DaemonProcess:
     """A daemon with the settings of this process's environment; also a context manager, which stops it."""
 
+    all: ClassVar[list[DaemonProcess]] = []
+
     def __init__(self, *options: str, env: dict[str, str] | None = None) -> None:
+        self.all.append(self)
         self.options = options
         self.env = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
         self.process: subprocess.Popen[bytes] | None = None

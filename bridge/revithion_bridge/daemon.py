@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
@@ -22,6 +23,7 @@ from revithion_bridge.connection import (
     daemon_folder,
     load_keys,
     own_folders,
+    read_connection,
     remove_connection,
     write_connection,
 )
@@ -35,7 +37,7 @@ from revithion_bridge.messages import HEARTBEAT_S, Heartbeat
 from revithion_bridge.osc_door import OscDoor
 from revithion_bridge.path_jail import PathJail, default_roots
 from revithion_bridge.service import DaemonService
-from revithion_bridge.zmq_doors import ZmqDoors
+from revithion_bridge.zmq_doors import SOCKET_FOLDER_PREFIX, ZmqDoors
 from revithion_stems.errors import RevithionError
 from revithion_stems.version import __version__
 
@@ -92,6 +94,7 @@ class Daemon:
         folder = daemon_folder()
         with _own(folder), contextlib.closing(open_log(folder / "daemon.log")):
             _LOG.info("daemon %s starts, process %d", __version__, os.getpid())
+            _sweep()
             try:
                 async with self._running(folder) as connection:
                     if self._on_ready is not None:
@@ -140,6 +143,7 @@ class Daemon:
                     osc = OscDoor(service, hub, keys.osc_token, udp_port=port, tcp_port=port)
                     udp_port, tcp_port = await osc.start()
                     stack.push_async_callback(osc.stop)
+                    service.show_counters(osc.counters)
                 ticking = asyncio.create_task(self._tick(queue, hub, ledger, limits))
                 ticking.add_done_callback(self._on_task_end)
                 stack.callback(ticking.cancel)
@@ -211,6 +215,17 @@ def _own(folder: Path) -> Generator[None]:
         yield
     finally:
         lock.release()
+
+
+def _sweep() -> None:
+    """Removes what a daemon that was killed left: its connection file, and the folder of its sockets."""
+    with contextlib.suppress(RevithionError):
+        before = read_connection()
+        if before is not None and before.work.startswith("ipc://"):
+            folder = Path(before.work.removeprefix("ipc://")).parent
+            if folder.name.startswith(SOCKET_FOLDER_PREFIX):
+                shutil.rmtree(folder, ignore_errors=True)
+    remove_connection()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ OLD_FILES = 3
 
 
 class JsonLines(logging.Formatter):
-    """A record as a JSON object: ``time`` (UTC), ``level``, ``logger``, ``message``; ``job`` and ``client`` if known."""
+    """A record as a JSON object: ``time`` (UTC), ``level``, ``logger``, ``message``, ``job``, ``client``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See :meth:`logging.Formatter.format`."""

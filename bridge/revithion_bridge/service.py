@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import psutil
@@ -90,6 +90,7 @@ class DaemonService:
         self._stop = stop
         self._roots = roots
         self._folders = folders
+        self._counters: list[Mapping[str, int]] = [queue.counters]
         self._latency = LatencyWindow()
         self._began = time.monotonic()
         self._answers: dict[type[Request], Callable[[Any, Caller], Awaitable[Reply]]] = {
@@ -111,6 +112,10 @@ class DaemonService:
             SetLive: self._set_live,
             GetLive: self._get_live,
         }
+
+    def show_counters(self, counters: Mapping[str, int]) -> None:
+        """Has the status show somebody else's counters too."""
+        self._counters.append(counters)
 
     async def handle(self, request: Request, caller: Caller) -> Reply:
         """See :meth:`revithion_bridge.service_api.Service.handle`."""
@@ -205,7 +210,7 @@ class DaemonService:
             stopping=self._queue.stopping,
             jobs=self._ledger.counts(),
             waiting=waiting,
-            counters=dict(self._queue.counters),
+            counters={name: count for counters in self._counters for name, count in counters.items()},
             audio_s=self._queue.audio_s,
             memory_bytes=psutil.Process().memory_info().rss,
             memory_free_bytes=psutil.virtual_memory().available,

@@ -27,6 +27,7 @@ from revithion_stems.errors import RevithionError, unexpected_error
 
 _LOG = logging.getLogger(__name__)
 _DOMAIN = "revithion"
+SOCKET_FOLDER_PREFIX = "revithion-sockets-"
 _LINGER_MS = 500
 _CURVE_BYTES = 1024  # ZeroMQ counts a message with what encryption adds; the codec knows the limit to the byte
 _GRACE_S = 0.5
@@ -237,7 +238,7 @@ def _private_folder() -> tempfile.TemporaryDirectory[str] | None:
     """A new folder of mode 0700 for sockets; None where they can't be files."""
     if sys.platform == "win32" or not zmq.has("ipc"):
         return None
-    folder = tempfile.TemporaryDirectory(prefix="revithion-", ignore_cleanup_errors=True)
+    folder = tempfile.TemporaryDirectory(prefix=SOCKET_FOLDER_PREFIX, ignore_cleanup_errors=True)
     longest = max(len(str(Path(folder.name) / name).encode()) for name in ("work", "control", "events"))
     if longest < _IPC_PATH_BYTES:
         return folder

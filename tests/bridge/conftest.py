@@ -11,12 +11,16 @@ from daemon_program import DaemonProcess
 
 
 @pytest.fixture
-def daemon_home(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Settings for a daemon of this test alone; the folder of its state."""
+def daemon_home(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Settings for daemons of this test alone, none of which outlives it; the folder of their state."""
     monkeypatch.setenv("REVITHION_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("REVITHION_MODEL_DIR", str(tmp_path / "models"))
     monkeypatch.setenv("REVITHION_OFFLINE", "1")
-    return tmp_path / "state"
+    yield tmp_path / "state"
+    for process in DaemonProcess.all:
+        if process.process is not None and process.process.poll() is None:
+            process.kill()
+    DaemonProcess.all.clear()
 
 
 @pytest.fixture

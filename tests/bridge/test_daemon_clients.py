@@ -141,7 +141,7 @@ def mutated(rng: random.Random, samples: list[bytes]) -> bytes:
 
 @pytest.mark.slow
 def test_ten_thousand_messages_that_are_none(daemon):
-    """By the right key and the right token, so that all of them are looked at: the daemon answers, its memory is flat."""
+    """By the right key and the right token, so that all are looked at: the daemon answers, its memory is flat."""
     import msgspec
 
     from revithion_bridge.codec import encode_request

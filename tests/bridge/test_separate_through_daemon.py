@@ -106,6 +106,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_same_text_events_and_files(place: Path) -> None:
     write(place / "song.wav", 3)
     write(place / "other.wav", 1, seed=1)
@@ -142,6 +143,7 @@ def test_from_the_cache_too(place: Path) -> None:
     assert (through.stdout, through.stderr) == (alone.stdout, alone.stderr)
 
 
+@pytest.mark.slow
 def test_who_does_not_want_it_or_is_not_the_same_works_alone(place: Path) -> None:
     song = write(place / "song.wav", 1)
     (place.parent / "elsewhere").mkdir()
@@ -181,6 +183,15 @@ def test_a_connection_file_that_lies_is_passed_over(place: Path) -> None:
         assert time.monotonic() - began < 10
 
 
+def rest_of(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What it still prints; ``communicate`` would pass over what the pipe's reader has taken in already."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    output = process.stdout.read(), process.stderr.read()
+    process.wait(60)
+    return output
+
+
 def follow(process: subprocess.Popen[str], runs: int) -> list[dict[str, Any]]:
     """Lines of ``--json`` until so many network runs are done."""
     seen = []
@@ -199,7 +210,7 @@ def test_ctrl_c_cancels_the_job_of_the_daemon(place: Path) -> None:
         with start(place, "separate", "song.wav", "-m", "dsp", "--segment", "1", "--json") as process:
             seen = follow(process, 2)
             process.send_signal(signal.SIGINT)
-            rest, errors = process.communicate(timeout=30)
+            rest, errors = rest_of(process)
         seen += lines(rest)
         (job,) = jobs_of_daemon(place)
     assert (process.returncode, errors) == (130, "")
@@ -215,6 +226,7 @@ def test_ctrl_c_cancels_the_job_of_the_daemon(place: Path) -> None:
 
 
 @posix_only
+@pytest.mark.slow
 def test_a_daemon_that_is_killed_is_replaced_by_this_process_which_goes_on(place: Path) -> None:
     write(place / "song.wav", 90)
     args = ("separate", "song.wav", "-m", "dsp", "--segment", "1", "--json")
@@ -224,7 +236,7 @@ def test_a_daemon_that_is_killed_is_replaced_by_this_process_which_goes_on(place
         seen = follow(process, 3)
         children = served.children(recursive=True)
         served.kill()
-        rest, errors = process.communicate(timeout=60)
+        rest, errors = rest_of(process)
         psutil.wait_procs(children, timeout=20)
         assert not [child for child in children if child.is_running()], "a worker outlives its daemon"
     seen += lines(rest)
@@ -248,7 +260,7 @@ def test_a_daemon_that_is_started_again_in_time_goes_on(place: Path) -> None:
         served.kill()
         served.wait(10)
         stack.enter_context(daemon(place))
-        rest, errors = process.communicate(timeout=60)
+        rest, errors = rest_of(process)
         (job,) = jobs_of_daemon(place)
     assert (process.returncode, errors) == (0, "")
     assert (job["state"], job["attempts"]) == ("done", 2)

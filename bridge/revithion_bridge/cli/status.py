@@ -33,7 +33,7 @@ def status_command(prometheus: bool, json_mode: bool) -> None:
     if json_mode:
         import msgspec
 
-        print_json({"type": "Status", **msgspec.to_builtins(status)})
+        print_json({**msgspec.to_builtins(status), "type": "Status"})
     elif prometheus:
         from revithion_bridge.prometheus_text import prometheus_text
 
