@@ -267,9 +267,11 @@ async def joined(hub: EventHub, processes: list[asyncio.subprocess.Process]) -> 
     deadline = time.monotonic() + 60
     while waiting:
         if time.monotonic() > deadline:
-            raise SystemExit("a subscriber does not hear anything")
+            raise TimeoutError(f"{len(waiting)} of {len(processes)} subscribers do not hear anything")
         hub.publish(QueueChanged(seq=0, paused=False))
-        _, waiting = await asyncio.wait(waiting, timeout=0.2)
+        heard, waiting = await asyncio.wait(waiting, timeout=0.2)
+        for task in heard:
+            task.result()
 
 
 async def counted(process: asyncio.subprocess.Process) -> int:
@@ -285,7 +287,7 @@ async def line(process: asyncio.subprocess.Process) -> tuple[bool, int]:
     assert process.stdout is not None
     text = await process.stdout.readline()
     if not text:
-        raise SystemExit("a subscriber has ended")
+        raise EOFError("a subscriber has ended")
     counts, came = json.loads(text)
     return counts, came
 

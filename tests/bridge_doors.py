@@ -212,7 +212,7 @@ class DoorsThread:
 
     async def _main(self) -> None:
         self.loop, self.over = asyncio.get_running_loop(), asyncio.Event()
-        self.hub = EventHub(self.first_seq, keep=self.keep)
+        self.hub = EventHub(self.first_seq, keep=self.keep, keep_bytes=64 << 20)
         self.service = MemoryService(self.hub, self.jobs)
         self.keys: Keys = load_keys()
         doors = ZmqDoors(self.service, self.hub, self.keys, self.limits)

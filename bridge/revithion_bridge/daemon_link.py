@@ -17,13 +17,15 @@ import zmq.asyncio
 from revithion_bridge.codec import EventMessage, decode_event, decode_reply, encode_request
 from revithion_bridge.connection import Connection, connection_path, read_connection
 from revithion_bridge.errors import bridge_error
-from revithion_bridge.messages import HEARTBEAT_S, MESSAGES, Door, Reply, Request
+from revithion_bridge.messages import HEARTBEAT_S, MESSAGES, Door, Reply, Request, WaitJob
 from revithion_stems.errors import RevithionError
 
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 0.25
 SILENCE_S = 3 * HEARTBEAT_S
 """After so long without a sign of life the connection file is read again."""
+ANSWER_S = 5.0
+"""After so long without an answer the request is sent again, by new sockets."""
 _DOORS = {spec.request: spec.door for spec in MESSAGES}
 _RATE_PAUSE_S = 0.1
 _MOST_RATE_PAUSE_S = 2.0
@@ -34,10 +36,13 @@ News: TypeAlias = EventMessage | RevithionError | None
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
+    """A request without an answer; after ``patience_s`` it or its answer must have been lost."""
+
     door: Door
     data: bytes
     answer: asyncio.Future[Reply | RevithionError]
     since: float
+    patience_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +57,9 @@ class _Line:
 class DaemonLink:
     """Talks to the daemon that the connection file names, whichever that is at the moment.
 
-    While anybody waits for something, a daemon that was silent for :data:`SILENCE_S`, or whose connection file was
-    written anew, is connected to again, and what was not answered is sent again, with the same id.
+    While anybody waits for something, a daemon that was silent for :data:`SILENCE_S`, or did not answer for
+    :data:`ANSWER_S`, or whose connection file was written anew, is connected to again, and what was not answered is
+    sent again, with the same id.
 
     Args:
         client: Name of this client.
@@ -138,7 +144,9 @@ class DaemonLink:
     async def _answer(self, request: Request) -> Reply | RevithionError:
         number = uuid.uuid4().hex
         data = encode_request(request, id=number, client=self._client)
-        pending = _Pending(_DOORS[type(request)], data, self._loop.create_future(), self._loop.time())
+        patience_s = ANSWER_S + (request.timeout_s if isinstance(request, WaitJob) else 0.0)
+        door, answer = _DOORS[type(request)], self._loop.create_future()
+        pending = _Pending(door, data, answer, self._loop.time(), patience_s)
         self._pending[number] = pending
         try:
             self._send(pending)
@@ -153,11 +161,20 @@ class DaemonLink:
     def _connect(self, connection: Connection) -> None:
         self._seen = _file_state()
         self.connection = connection
+        opened: list[zmq.asyncio.Socket] = []
         try:
-            work, control = self._socket(zmq.DEALER, connection.work), self._socket(zmq.DEALER, connection.control)
-            events = self._socket(zmq.SUB, connection.events)
+            for kind, endpoint in (
+                (zmq.DEALER, connection.work),
+                (zmq.DEALER, connection.control),
+                (zmq.SUB, connection.events),
+            ):
+                opened.append(self._context.socket(kind))
+                self._prepare(opened[-1], connection, endpoint)
         except zmq.ZMQError as exc:
+            for socket in opened:
+                socket.close()
             raise bridge_error("daemon.unreachable", f"{connection_path()} is of no use: {exc}") from exc
+        work, control, events = opened
         events.subscribe(b"heartbeat")
         if self._listeners:
             events.subscribe(b"")
@@ -168,17 +185,14 @@ class DaemonLink:
         for pending in self._pending.values():
             self._send(pending)
 
-    def _socket(self, kind: int, endpoint: str) -> zmq.asyncio.Socket:
-        assert self.connection is not None
-        socket = self._context.socket(kind)
-        socket.setsockopt(zmq.CURVE_SERVERKEY, self.connection.server_key.encode())
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.connection.client_public.encode())
-        socket.setsockopt(zmq.CURVE_SECRETKEY, self.connection.client_secret.encode())
+    def _prepare(self, socket: zmq.asyncio.Socket, connection: Connection, endpoint: str) -> None:
+        socket.setsockopt(zmq.CURVE_SERVERKEY, connection.server_key.encode())
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, connection.client_public.encode())
+        socket.setsockopt(zmq.CURVE_SECRETKEY, connection.client_secret.encode())
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, 0)
-        socket.setsockopt(zmq.RCVHWM, self._unread_events if kind == zmq.SUB else 0)
+        socket.setsockopt(zmq.RCVHWM, self._unread_events if socket.type == zmq.SUB else 0)
         socket.connect(endpoint)
-        return socket
 
     def _hang_up(self) -> None:
         if self._line is not None:
@@ -233,7 +247,8 @@ class DaemonLink:
                 continue
             now = self._loop.time()
             silent = now - max(self._opened_at, self._heard_at) > SILENCE_S
-            if self._line is None or silent or _file_state() not in (None, self._seen):
+            late = any(now - max(p.since, self._opened_at) > p.patience_s for p in self._pending.values())
+            if self._line is None or silent or late or _file_state() not in (None, self._seen):
                 self._hang_up()
                 with contextlib.suppress(RevithionError):  # there may be one in a moment
                     self._connect(running_connection())

@@ -55,7 +55,7 @@ class EventHub:
         last_seq: Number of the last event.
     """
 
-    def __init__(self, first_seq: int = 1, keep: int = 20_000, keep_bytes: int = 16 << 20) -> None:
+    def __init__(self, first_seq: int = 1, keep: int = 1_000, keep_bytes: int = 1 << 20) -> None:
         self.epoch = secrets.token_hex(8)
         self.last_seq = first_seq - 1
         self._keep = keep

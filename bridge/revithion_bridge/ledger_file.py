@@ -123,6 +123,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA fullfsync = ON")  # macOS' own fsync leaves data in the drive's cache
         connection.execute("PRAGMA checkpoint_fullfsync = ON")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA cache_size = -256")  # KiB; the system's own cache is behind it
         connection.execute("PRAGMA temp_store = MEMORY")  # it must not depend on a second disk that may be full
         connection.execute(f"PRAGMA journal_size_limit = {4 << 20}").fetchall()
     except BaseException:

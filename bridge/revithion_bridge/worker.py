@@ -124,10 +124,9 @@ class Worker:
         info = None
         if error is not None:
             info = ErrorInfo(**error.as_dict())
-            if error.code == "engine.memory":
-                # Its traceback holds the arrays that filled the memory; the next job may be this one, in shorter runs.
-                error.__traceback__ = error.__cause__ = error.__context__ = None
-                release_memory()
+            # Its traceback holds the arrays of the job: the next one would need its own beside them.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
+            release_memory()
         return Finished(
             job_id=task.run.job_id,
             error=info,

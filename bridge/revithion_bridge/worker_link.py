@@ -6,6 +6,7 @@ import asyncio
 import collections
 import contextlib
 import logging
+import os
 import queue
 import subprocess
 import sys
@@ -87,7 +88,8 @@ class WorkerLink:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=self._env,
+            # glibc gives each thread a heap of its own, which keeps what was freed: the worker would grow for hours.
+            env={"MALLOC_ARENA_MAX": "2", **(os.environ if self._env is None else self._env)},
             start_new_session=True,  # Ctrl-C in the daemon's terminal does not reach it
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )

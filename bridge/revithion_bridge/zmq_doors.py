@@ -14,7 +14,6 @@ from pathlib import Path
 
 import zmq
 import zmq.asyncio
-from zmq.auth.asyncio import AsyncioAuthenticator
 
 from revithion_bridge.codec import decode_request, encode_reply, request_id
 from revithion_bridge.connection import Keys
@@ -23,6 +22,7 @@ from revithion_bridge.event_hub import EventHub, Published
 from revithion_bridge.messages import MAX_MESSAGE_BYTES, Door, Reply, Request
 from revithion_bridge.rate_limit import RateLimits
 from revithion_bridge.service_api import Caller, Service
+from revithion_bridge.zap_gate import ZapGate
 from revithion_stems.errors import RevithionError, unexpected_error
 
 _LOG = logging.getLogger(__name__)
@@ -92,11 +92,9 @@ class ZmqDoors:
                 self._stack.callback(self._folder.cleanup)
             context = zmq.asyncio.Context()
             self._stack.push_async_callback(asyncio.to_thread, context.term)
-            # Before any socket is bound: where nobody answers ZAP's question, CURVE lets every key in.
-            authenticator = AsyncioAuthenticator(context, log=logging.getLogger(f"{__name__}.zap"))
-            authenticator.configure_curve_callback(_DOMAIN, _OneKey(self._keys.client_public))
-            authenticator.start()
-            self._stack.callback(authenticator.stop)
+            gate = ZapGate(context, _DOMAIN, self._keys.client_public)
+            self._stack.push_async_callback(gate.stop)
+            gate.start()
             endpoints: dict[Door, str] = {}
             for door in Door:
                 socket = context.socket(zmq.ROUTER)
@@ -221,17 +219,6 @@ class _Requests:
             await self._socket.send_multipart(frames)  # ROUTER drops what a peer that is gone, or does not read, gets
         except zmq.ZMQError as exc:
             _LOG.warning("a reply could not be sent: %s", exc)
-
-
-class _OneKey:
-    """Lets in who has the clients' key."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key.encode()
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        """Asked by the authenticator for each connection; ``key`` in Z85."""
-        return domain == _DOMAIN and key == self._key
 
 
 def _private_folder() -> tempfile.TemporaryDirectory[str] | None:

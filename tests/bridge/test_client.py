@@ -135,11 +135,19 @@ def test_a_file_of_a_daemon_that_does_not_answer_is_given_up(daemon_home):
 @pytest.mark.parametrize("changes", [{"server_key": "x"}, {"client_secret": ""}, {"events": "nowhere"}])
 def test_a_file_that_is_of_no_use_is_told_of(daemon_home, changes):
     with DoorsThread() as doors, connect() as client:
+        job = client.submit("a.wav", "out")
+        waited: list[JobState] = []
+        waiter = threading.Thread(target=lambda: waited.append(client.wait(job.id).state))
+        waiter.start()
+        time.sleep(0.3)
         write_connection(msgspec.structs.replace(doors.connection, **changes))
         assert refusal(connect) == "daemon.unreachable"
-        time.sleep(0.5)
-        threading.Timer(1.0, lambda: write_connection(doors.connection)).start()
-        client.status()  # goes on as soon as there is a good one
+        time.sleep(0.7)
+        assert client._client._link._line is None
+        write_connection(doors.connection)
+        doors.do(lambda: doors.service.finish(job.id))
+        waiter.join(10)  # it goes on as soon as there is a good one
+        assert waited == [JobState.DONE]
 
 
 def test_a_closed_client_says_so(doors):
@@ -267,6 +275,21 @@ def test_a_job_that_is_sent_twice_is_one_job(client, doors):
         client.submit("a.wav", "out", idempotency_key="k").id == client.submit("a.wav", "out", idempotency_key="k").id
     )
     assert len(doors.jobs) == 2
+
+
+def test_an_answer_that_was_lost_is_asked_for_again(client, doors):
+    """The daemon lives and its heart beats, but one answer never comes."""
+    lost: list[object] = []
+
+    async def lose(request) -> None:
+        if not lost:
+            lost.append(request)
+            await asyncio.sleep(60.0)
+
+    doors.service.before = lose
+    assert client.job(client.submit("a.wav", "out").id).id == "job-0"
+    assert len(lost) == 1
+    assert list(doors.jobs) == ["job-0"]
 
 
 def test_being_told_to_slow_down_is_done(daemon_home):
