@@ -26,8 +26,8 @@ OSC_PREFIX = f"/revithion/v{PROTOCOL_VERSION}"
 HEARTBEAT_S = 1.0
 MAX_LISTED = 500
 
-JobId: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-ClientName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._ -]{1,64}$")]
+JobId: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)")]
+ClientName: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._ -]{1,64}$(?!\n)")]
 PathText: TypeAlias = Annotated[str, Meta(min_length=1, max_length=4096)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
@@ -305,7 +305,7 @@ class WaitJob(Request, tag="job.wait", frozen=True, kw_only=True):
 
 
 class RetryJob(Request, tag="job.retry", frozen=True, kw_only=True):
-    """Submits a job that failed or was cancelled again, as a new one.
+    """Submits a job that failed or was cancelled again, as a new one; the same message again gives the same new job.
 
     Attributes:
         job_id: Which.

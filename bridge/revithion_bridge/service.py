@@ -155,7 +155,9 @@ class DaemonService:
             raise bridge_error(
                 "job.transition", f"{info.id} is {info.state.value}: only failed or cancelled ones retry"
             )
-        submit = SubmitJob(job=info.parameters, priority=info.priority)
+        # A client that did not get the answer sends the same message again.
+        key = f"{caller.request_id[:64]} of {info.id}" if caller.request_id else None
+        submit = SubmitJob(job=info.parameters, priority=info.priority, idempotency_key=key)
         again, created = await self._queue.submit(submit, caller, retry_of=info.id)
         return JobReply(job=again, created=created)
 

@@ -61,7 +61,7 @@ def test_a_job_from_submission_to_its_end(daemon, song, tmp_path):
         assert [change.state.value for change in client.history(info.id)] == [
             "queued", "loading", "separating", "writing", "done",
         ]  # fmt: skip
-        assert client.status().workers[0].model == "dsp"
+        wait_until(lambda: client.status().workers[0].model == "dsp")
 
 
 def test_the_beginning_can_be_heard_while_the_rest_is_computed(daemon, long_song, tmp_path):
@@ -150,6 +150,21 @@ def test_cancelling_answers_at_once_and_stops_within_a_segment(daemon, long_song
         info = client.wait(again.id, timeout_s=60.0)
         assert info.state is JobState.DONE
         refused("job.transition", client.retry, again.id)
+
+
+def test_control_answers_while_the_machine_is_busy(daemon, long_song, tmp_path):
+    """Medians of five: cancel and status are not kept waiting by the network run."""
+    with connect() as client:
+        taken: dict[str, list[float]] = {"cancel": [], "status": []}
+        for number in range(5):
+            job = client.submit(long_song, tmp_path / "out", model="dsp", segment_s=5.0, seed=number)
+            wait_until(lambda job=job: client.job(job.id).done >= 1)
+            for name, ask in (("status", client.status), ("cancel", lambda job=job: client.cancel(job.id))):
+                began = time.monotonic()
+                ask()
+                taken[name].append(time.monotonic() - began)
+            assert client.wait(job.id, timeout_s=30.0).state is JobState.CANCELLED
+        assert all(sorted(times)[len(times) // 2] < 0.1 for times in taken.values()), taken
 
 
 def test_ended_jobs_can_be_forgotten(daemon, song, tmp_path):

@@ -91,7 +91,7 @@ def test_only_so_many_bytes_are_kept():
 
 
 def test_an_answer_has_room_in_one_message():
-    hub = EventHub()
+    hub = EventHub(keep=1_000, keep_bytes=8 << 20)
     for _ in range(500):
         hub.publish(notice("x" * 2000))
     seen = 0
