@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,8 +26,14 @@ class DaemonProcess:
 
     all: ClassVar[list[DaemonProcess]] = []
 
-    def __init__(self, *options: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *options: str,
+        env: dict[str, str] | None = None,
+        program: Sequence[str] = ("-m", "revithion_bridge.daemon"),
+    ) -> None:
         self.all.append(self)
+        self.program = program
         self.options = options
         self.env = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
         self.process: subprocess.Popen[bytes] | None = None
@@ -37,7 +44,7 @@ class DaemonProcess:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "stderr").open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "revithion_bridge.daemon", *self.options],
+                [sys.executable, *self.program, *self.options],
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -194,12 +194,12 @@ class Daemon:
         """An error in a callback: whatever state it left, a new process comes up from the ledger."""
         error = context.get("exception")
         if isinstance(error, Exception):
-            _LOG.error("error in the loop: %s", context.get("message"), exc_info=error)
             self._fail(error)
         else:
             loop.default_exception_handler(context)
 
     def _fail(self, error: BaseException | None) -> None:
+        _LOG.error("the daemon ends: nobody foresaw this", exc_info=error)
         self._failure = self._failure or error
         self._over.set()
 

@@ -156,7 +156,7 @@ class DaemonService:
                 "job.transition", f"{info.id} is {info.state.value}: only failed or cancelled ones retry"
             )
         # A client that did not get the answer sends the same message again.
-        key = f"{caller.request_id[:64]} of {info.id}" if caller.request_id else None
+        key = f"{caller.request_id} of {info.id}"[:128] if caller.door == "zmq" else None
         submit = SubmitJob(job=info.parameters, priority=info.priority, idempotency_key=key)
         again, created = await self._queue.submit(submit, caller, retry_of=info.id)
         return JobReply(job=again, created=created)

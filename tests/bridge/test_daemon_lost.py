@@ -225,3 +225,36 @@ def test_one_daemon_at_a_time(daemon, daemon_home):
         second.start()
     with connect() as client:
         assert client.status().pid == daemon.pid
+
+
+def test_an_error_that_nobody_foresaw_ends_it_with_a_status(daemon_home, tmp_path):
+    """The log has the trace, nobody is led to a daemon that is gone, and the next one goes on with the queue."""
+    song = noise(tmp_path / "song.wav", 2.0)
+    code = (
+        "import time, sys\n"
+        "from revithion_bridge import daemon, job_queue\n"
+        "began, tick = time.monotonic(), job_queue.JobQueue.tick\n"
+        "def fail(self):\n"
+        "    if time.monotonic() > began + 4: 1 / 0\n"
+        "    tick(self)\n"
+        "job_queue.JobQueue.tick = fail\n"
+        "sys.exit(daemon.main([]))\n"
+    )
+    daemon = DaemonProcess(program=["-c", code]).start()
+    with connect() as client:
+        client.pause_queue()
+        job = client.submit(song, tmp_path / "out", model="dsp")
+    assert daemon.process is not None
+    assert daemon.process.wait(30) == 1
+    assert not (daemon_folder() / "connection.json").exists()
+    assert "ZeroDivisionError" in (daemon_folder() / "daemon.log").read_text()
+    with DaemonProcess(), connect() as client:
+        client.resume_queue()
+        assert client.wait(job.id, timeout_s=60.0).state is JobState.DONE
+
+
+def test_a_queue_that_is_damaged_is_told(daemon_home):
+    daemon_folder().mkdir(parents=True)
+    (daemon_folder() / "ledger.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(AssertionError, match=r"status 7.*ledger\.sqlite"):
+        DaemonProcess().start()
