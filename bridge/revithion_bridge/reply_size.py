@@ -20,9 +20,7 @@ def smaller_reply(reply: Reply) -> Reply:
             return msgspec.structs.replace(reply, history=reply.history[(len(reply.history) + 1) // 2 :])  # the newest
         case JobList() | Snapshot() if any(job.parameters.keep for job in reply.jobs):
             return msgspec.structs.replace(reply, jobs=tuple(map(_without_keep, reply.jobs)))
-        case JobList() if len(reply.jobs) > 1:
-            return msgspec.structs.replace(reply, jobs=reply.jobs[: len(reply.jobs) // 2], more=True)
-        case Snapshot() if len(reply.jobs) > 1:
+        case JobList() | Snapshot() if len(reply.jobs) > 1:
             return msgspec.structs.replace(reply, jobs=reply.jobs[: len(reply.jobs) // 2], more=True)
         case Events() if len(reply.events) > 1:
             return msgspec.structs.replace(reply, events=reply.events[: len(reply.events) // 2])
