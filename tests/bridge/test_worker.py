@@ -507,22 +507,23 @@ def test_lines_are_whole_from_many_threads(tmp_path: Path) -> None:
 
 
 def test_twenty_workers_leave_nothing_behind() -> None:
-    def open_things() -> tuple[int, int]:
+    def open_things() -> tuple[int, int, int]:
         gc.collect()
         me = psutil.Process()
-        return (me.num_handles() if sys.platform == "win32" else me.num_fds(), threading.active_count())
+        descriptors = me.num_handles() if sys.platform == "win32" else me.num_fds()
+        return descriptors, threading.active_count(), len(me.children())
 
     async def several(count: int) -> None:
         for _ in range(count):
             worker = Conversation()
             await worker.until(Ready)
             await worker.link.stop(5.0)
-        assert not psutil.Process().children()
 
     async def measured() -> None:
         await several(1)
         before = open_things()
         await several(20)
-        assert open_things() == before
+        # Not equal: what other tests of this process had open may be closed by now.
+        assert all(now <= then for now, then in zip(open_things(), before, strict=True))
 
     asyncio.run(measured())
