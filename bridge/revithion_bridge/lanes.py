@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from revithion_bridge.errors import bridge_error
 from revithion_bridge.messages import WorkerInfo
@@ -105,12 +106,12 @@ class Lane:
         if self._link is not None:
             self._link.kill()
 
-    async def stop(self, timeout_s: float) -> None:
-        """Ends the process, which is idle, or is killed after ``timeout_s``."""
+    def stop(self, timeout_s: float) -> Coroutine[Any, Any, None]:
+        """Takes the process off the lane at once: the next job gets a new one. Awaiting the result ends the old one,
+        which is idle, or is killed after ``timeout_s``."""
         link, self._link = self._link, None
         self.model, self.memory_bytes = None, 0
-        if link is not None:
-            await link.stop(timeout_s)
+        return _end(link, timeout_s)
 
     def _send(self, message: ToWorker) -> None:
         assert self._link is not None  # a job runs in a process
@@ -136,3 +137,8 @@ class Lane:
         link = WorkerLink(self.device, on_message, loop=asyncio.get_running_loop())
         self._link = link
         link.start()
+
+
+async def _end(link: WorkerLink | None, timeout_s: float) -> None:
+    if link is not None:
+        await link.stop(timeout_s)
