@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from revithion_bridge.errors import bridge_error
+from revithion_bridge.errors import bridge_error, cancelled_error
 from revithion_bridge.event_hub import EventHub, Parent
 from revithion_bridge.job_run import JobRun
 from revithion_bridge.lanes import Lane
@@ -29,7 +29,7 @@ from revithion_bridge.parameters import to_request
 from revithion_bridge.path_jail import PathJail
 from revithion_bridge.service_api import Caller
 from revithion_bridge.worker_messages import Run
-from revithion_stems.errors import Cancelled, RevithionError
+from revithion_stems.errors import RevithionError
 from revithion_stems.jobs import JobState
 from revithion_stems.scheduler import Priority, gives_way
 
@@ -115,7 +115,7 @@ class JobQueue:
             job = LiveJob(stored=stored)
             self.live.add(job)
             if stored.cancel:
-                self.live.enter(job, JobState.CANCELLED, error=Cancelled("cancelled on request", hint="Retry the job."))
+                self.live.enter(job, JobState.CANCELLED, error=cancelled_error())
                 continue
             if begun:
                 self.counters["resumed_after_restart"] += 1
@@ -235,8 +235,7 @@ class JobQueue:
         for lane in self.lanes.values():
             lane.schedule.remove(job.info.id)
         self.counters["cancelled"] += 1
-        error = Cancelled("cancelled on request", hint="Retry the job, or submit it again.")
-        self.live.enter(job, JobState.CANCELLED, error=error)
+        self.live.enter(job, JobState.CANCELLED, error=cancelled_error())
         self.drop_spans(job)
         await job.over.wait()
         return job.info

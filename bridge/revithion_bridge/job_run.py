@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from revithion_bridge.errors import bridge_error
+from revithion_bridge.errors import bridge_error, cancelled_error
 from revithion_bridge.lanes import Lane
 from revithion_bridge.live_jobs import LiveJob
 from revithion_bridge.messages import Spans
@@ -135,7 +135,7 @@ class JobRun:
         if job is not None:
             job.update(attempts=job.info.attempts - 1)
             if job.stop == "cancel":
-                self._end(job, Cancelled("cancelled on request", hint="Retry the job, or submit it again."))
+                self._end(job, cancelled_error())
             else:
                 if job.memory_since is None:
                     job.memory_since = time.monotonic()
@@ -182,7 +182,7 @@ class JobRun:
         job = self._live.get(job_id) if job_id is not None else None
         if job is not None and not job.info.state.is_final:
             if job.stop == "cancel":
-                self._end(job, Cancelled("cancelled on request", hint="Retry the job, or submit it again."))
+                self._end(job, cancelled_error())
             elif job.stored.losses >= MOST_LOSSES:
                 why = f"status {message.status}" + (", as when memory ran out" if message.status == -9 else "")
                 self._end(job, bridge_error("worker.lost", f"the process that computes ended ({why})"))

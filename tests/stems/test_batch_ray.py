@@ -173,8 +173,8 @@ def come_and_go(folder: Path) -> dict[str, Any]:
 
     def starve(event: JobEvent) -> None:
         starving.on_event(event)
-        one_is_done = isinstance(event, JobChanged) and event.state.value == "done"  # before the other worker was up
-        if len(starving.in_work) == 2 or one_is_done:
+        late = starving.in_work and starving.count(JobState.DONE)  # the other worker is slow to start
+        if len(starving.in_work) == 2 or late:
             while nodes:
                 cluster.remove_node(nodes.pop(), allow_graceful=False)
 
@@ -334,7 +334,7 @@ def test_nodes_that_join_are_used_and_none_at_all_is_an_error(tmp_path: Path) ->
     assert report["stopped_s"] < 10.0
     assert set(report["starved"]) <= {"batch.no_workers", "batch.worker_lost", "done"}
     assert "batch.no_workers" in report["starved"]
-    assert report["starved"].count("batch.worker_lost") <= 2  # both may have ended when their nodes were killed
+    assert report["starved"].count("batch.worker_lost") in (1, 2)  # one may have ended when its node was killed
     assert report["no_room"] == "batch.no_workers"
 
 
