@@ -51,7 +51,7 @@ from revithion_bridge.messages import (
     WaitJob,
 )
 from revithion_bridge.service_api import Caller
-from revithion_stems.errors import RevithionError, unexpected_error
+from revithion_stems.errors import RevithionError
 from revithion_stems.jobs import JobState
 from revithion_stems.scheduler import Priority
 from revithion_stems.version import __version__
@@ -126,9 +126,6 @@ class DaemonService:
         except RevithionError:
             self._queue.counters["requests_refused"] += 1
             raise
-        except Exception as exc:
-            _LOG.exception("request %s failed", type(request).__name__)
-            raise unexpected_error(exc) from exc
         finally:
             if not isinstance(request, WaitJob):
                 self._latency.add(time.monotonic() - began)
