@@ -88,6 +88,13 @@ class DaemonError(RevithionError):
     exit_code = 7
 
 
+class DawError(RevithionError):
+    """A DAW or its project file can't be reached, found, or changed; it is as it was."""
+
+    default_code = "daw.refused"
+    exit_code = 8
+
+
 def out_of_memory(doing: str) -> EngineError:
     """Memory ran out; ``doing`` says during what."""
     return EngineError(
@@ -120,6 +127,7 @@ _BY_KIND: dict[str, type[RevithionError]] = {
     "engine": EngineError,
     "job": RequestError,
     "path": RequestError,
+    "daw": DawError,
 }
 
 

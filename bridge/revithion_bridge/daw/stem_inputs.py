@@ -1,0 +1,142 @@
+"""The stems that go into a DAW, whatever they are named by: a job, a report, a manifest, a folder, arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from revithion_bridge.daw.plan_builder import StemFile, plan_identity
+from revithion_bridge.errors import bridge_error
+from revithion_bridge.messages import JobInfo
+from revithion_stems.audio_files import AUDIO_SUFFIXES, read_info
+from revithion_stems.errors import RequestError
+from revithion_stems.jobs import JobState
+from revithion_stems.manifest import find_manifest
+from revithion_stems.reports import SeparationReport
+from revithion_stems.stems import StemSet
+
+StemSource: TypeAlias = "str | Path | JobInfo | SeparationReport | Mapping[str, Path] | StemSet"
+"""A job's id or JobInfo, a report, a folder of stems, a manifest, stem → file, or stems in memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StemInput:
+    """Stems in files.
+
+    Attributes:
+        stems: All of one length.
+        title: Name of the song.
+        model: That made them, or empty.
+        gain_db: The gain that they share.
+        origin: What tells this song from others: the source's path, or the folder.
+    """
+
+    stems: Sequence[StemFile]
+    title: str
+    model: str = ""
+    gain_db: float = 0.0
+    origin: str
+
+    def identity(self, preset: str) -> str:
+        """Of the plan for these stems: the same song in the same way replaces what was there."""
+        return plan_identity("song", self.origin, preset)
+
+
+def stems_of_job(info: JobInfo) -> StemInput:
+    """The stems of a job that is done.
+
+    Raises:
+        RevithionError: ``job.transition``: it is not done. ``daw.plan``: its stems are streams of one file.
+        InputError: A stem is gone.
+    """
+    if info.state is not JobState.DONE:
+        raise bridge_error("job.transition", f"{info.id} is {info.state.value}: it has no stems")
+    summary = info.summary or {}
+    source = Path(info.parameters.source)
+    files = {stem["stem"]: Path(stem["path"]) for stem in info.stems}
+    digests = {stem["stem"]: str(stem.get("sha256") or "") for stem in info.stems}
+    return StemInput(
+        stems=_stem_files(files, digests),
+        title=source.stem,
+        model=str(summary.get("model") or ""),
+        gain_db=float(summary.get("gain_db") or 0.0),
+        origin=str(source),
+    )
+
+
+def find_stems(source: StemSource) -> StemInput:
+    """The stems that ``source`` names; a job's id is looked up in the daemon.
+
+    Args:
+        source: See :data:`StemSource`; not stems in memory, which have no files.
+
+    Raises:
+        RevithionError: There are none, the job is not done, no daemon answers, or the stems are streams of one file.
+        InputError: A file is gone, or is no audio.
+    """
+    if isinstance(source, JobInfo):
+        return stems_of_job(source)
+    if isinstance(source, SeparationReport):
+        if source.manifest is None:
+            raise _in_memory()
+        return _stems_of_folder(source.manifest)
+    if isinstance(source, Mapping):
+        files = {name: Path(path).absolute() for name, path in source.items()}
+        folder = next(iter(files.values())).parent if files else Path()
+        return StemInput(stems=_stem_files(files), title=folder.name, origin=str(folder))
+    if isinstance(source, StemSet):
+        raise _in_memory()
+    path = Path(source)
+    if path.is_dir() or path.name.endswith(".json"):
+        return _stems_of_folder(path)
+    from revithion_bridge.client import connect  # only here ZeroMQ is needed
+
+    with connect() as daemon:
+        return stems_of_job(daemon.job(str(source)))
+
+
+def _stems_of_folder(path: Path) -> StemInput:
+    manifest_path = path / "manifest.json" if path.is_dir() else path
+    folder = manifest_path.parent
+    manifest = find_manifest(manifest_path)
+    if manifest is not None:
+        kept = [file for file in manifest.files if file.role == "stem"]
+        files = {file.stem: (folder / file.path).absolute() for file in kept}
+        return StemInput(
+            stems=_stem_files(files, {file.stem: file.sha256 for file in kept}),
+            title=Path(manifest.source.path).stem,
+            model=manifest.model.name,
+            gain_db=manifest.gain_db,
+            origin=manifest.source.path,
+        )
+    files = {file.stem: file.absolute() for file in sorted(folder.iterdir()) if file.suffix.lower() in AUDIO_SUFFIXES}
+    if not files or not path.is_dir():
+        raise RequestError(f"{path}: no stems there", hint="Name a job, a folder of stems, or a manifest.json.")
+    return StemInput(stems=_stem_files(files), title=folder.absolute().name, origin=str(folder.absolute()))
+
+
+def _stem_files(files: Mapping[str, Path], digests: Mapping[str, str] | None = None) -> list[StemFile]:
+    if len(set(files.values())) < len(files):
+        raise bridge_error("daw.plan", "the stems are streams of one file: DAWs need a file for each (`-f wav`)")
+    stems: list[StemFile] = []
+    for name, path in files.items():
+        info = read_info(path)
+        stems.append(
+            StemFile(
+                stem=name,
+                path=path,
+                channels=info.channels,
+                frames=info.frames,
+                sample_rate=info.sample_rate,
+                sha256=(digests or {}).get(name, ""),
+            )
+        )
+    if len({(stem.frames, stem.sample_rate) for stem in stems}) > 1:
+        raise bridge_error("daw.plan", "the files differ in length or rate: they are not stems of one song")
+    return stems
+
+
+def _in_memory() -> RequestError:
+    return RequestError("stems in memory have no files", hint="Write them first, or use `separate_to_files`.")
