@@ -17,15 +17,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from revithion_bridge.async_client import AsyncClient, connect_async
     from revithion_bridge.client import Client, connect
+    from revithion_bridge.daw.connection import connect_daw
+    from revithion_bridge.daw.session import DawSession
 
 _EXPORTS: dict[str, str] = {
     "AsyncClient": "async_client",
     "Client": "client",
+    "DawSession": "daw.session",
     "connect": "client",
     "connect_async": "async_client",
+    "connect_daw": "daw.connection",
 }
 
-__all__ = ["AsyncClient", "Client", "connect", "connect_async"]
+__all__ = ["AsyncClient", "Client", "DawSession", "connect", "connect_async", "connect_daw"]
 
 
 def __getattr__(name: str) -> Any:

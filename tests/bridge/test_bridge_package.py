@@ -17,7 +17,7 @@ import revithion_bridge
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted(module.name for module in pkgutil.walk_packages(revithion_bridge.__path__, "revithion_bridge."))
-PUBLIC = ["AsyncClient", "Client", "connect", "connect_async"]
+PUBLIC = ["AsyncClient", "Client", "DawSession", "connect", "connect_async", "connect_daw"]
 WORKER = ("revithion_bridge.worker", "revithion_bridge.worker_output")
 HEAVY = ("torch", "onnxruntime", "onnx", "numpy", "scipy", "soundfile", "soxr", "demucs", "zmq", "pythonosc", "click")
 

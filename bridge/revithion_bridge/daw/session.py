@@ -21,7 +21,9 @@ from revithion_bridge.daw.placement import parse_alignment
 from revithion_bridge.daw.plan_builder import StemPlacement, build_plan, plan_identity, shown_name
 from revithion_bridge.daw.plan_presets import DEFAULT_PRESET, PlanPreset, find_preset
 from revithion_bridge.daw.stem_inputs import StemSource, find_stems
+from revithion_stems import config
 from revithion_stems.audio_files import read_info
+from revithion_stems.digests import sha256_file
 from revithion_stems.stem_colours import stem_colour
 
 
@@ -40,6 +42,11 @@ class DawSession(abc.ABC):
     @abc.abstractmethod
     def project_rate(self) -> int | None:
         """Its sample rate in Hz; None if that is not known, or not fixed yet."""
+
+    @property
+    def media_folder(self) -> Path:
+        """Where stems that have no files yet are written."""
+        return config.state_dir() / "daw-media"
 
     @abc.abstractmethod
     def render(self, plan: BusPlan) -> ImportReport:
@@ -72,7 +79,7 @@ class DawSession(abc.ABC):
         """
         if isinstance(plan, BusPlan):
             return self.render(plan)
-        found = find_stems(stems)
+        found = find_stems(stems, self.media_folder)
         preset = find_preset(plan if plan is not None else DEFAULT_PRESET)
         name = plan if isinstance(plan, str) else preset.label
         placement = StemPlacement(stems=found.stems, position=parse_alignment(align_to) or PROJECT_START)
@@ -120,6 +127,7 @@ class DawSession(abc.ABC):
             file_frames=info.frames,
             frames=info.frames,
             position=parse_alignment(align_to) or PROJECT_START,
+            sha256=sha256_file(file),
         )
         track = PlannedTrack(
             key=key, name=shown_name(key), colour=colour, channels=info.channels, clips=(clip,), output=bus

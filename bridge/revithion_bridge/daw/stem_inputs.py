@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import soundfile
+
 from revithion_bridge.daw.plan_builder import StemFile, plan_identity
 from revithion_bridge.errors import bridge_error
 from revithion_bridge.messages import JobInfo
 from revithion_stems.audio_files import AUDIO_SUFFIXES, read_info
-from revithion_stems.errors import RequestError
+from revithion_stems.digests import sha256_file
+from revithion_stems.errors import OutputError, RequestError
 from revithion_stems.jobs import JobState
 from revithion_stems.manifest import find_manifest
+from revithion_stems.paths import safe_component
 from revithion_stems.reports import SeparationReport
 from revithion_stems.stems import StemSet
 
@@ -66,28 +71,30 @@ def stems_of_job(info: JobInfo) -> StemInput:
     )
 
 
-def find_stems(source: StemSource) -> StemInput:
+def find_stems(source: StemSource, media_folder: Path) -> StemInput:
     """The stems that ``source`` names; a job's id is looked up in the daemon.
 
     Args:
-        source: See :data:`StemSource`; not stems in memory, which have no files.
+        source: See :data:`StemSource`.
+        media_folder: Where stems in memory are written, in a folder of their own.
 
     Raises:
         RevithionError: There are none, the job is not done, no daemon answers, or the stems are streams of one file.
         InputError: A file is gone, or is no audio.
+        OutputError: Stems in memory can't be written.
     """
     if isinstance(source, JobInfo):
         return stems_of_job(source)
     if isinstance(source, SeparationReport):
         if source.manifest is None:
-            raise _in_memory()
+            raise RequestError("this report is of stems in memory", hint="Give the stems themselves.")
         return _stems_of_folder(source.manifest)
+    if isinstance(source, StemSet):
+        return _written(source, media_folder)
     if isinstance(source, Mapping):
         files = {name: Path(path).absolute() for name, path in source.items()}
         folder = next(iter(files.values())).parent if files else Path()
         return StemInput(stems=_stem_files(files), title=folder.name, origin=str(folder))
-    if isinstance(source, StemSet):
-        raise _in_memory()
     path = Path(source)
     if path.is_dir() or path.name.endswith(".json"):
         return _stems_of_folder(path)
@@ -95,6 +102,31 @@ def find_stems(source: StemSource) -> StemInput:
 
     with connect() as daemon:
         return stems_of_job(daemon.job(str(source)))
+
+
+def _written(stem_set: StemSet, media_folder: Path) -> StemInput:
+    """Stems in memory as 32-bit float WAV; the same stems are the same files."""
+    stems = dict(stem_set.stems)
+    if stem_set.residual.samples.any():
+        stems["residual"] = stem_set.residual
+    digest = hashlib.sha256()
+    for name, audio in stems.items():
+        digest.update(f"{name} {audio.sample_rate} {audio.samples.shape}".encode())
+        digest.update(audio.samples.tobytes())
+    folder = media_folder / "stems" / digest.hexdigest()[:16]
+    files = {name: folder / f"{safe_component(name)}.wav" for name in stems}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, path in files.items():
+            if not path.exists():
+                part = path.with_suffix(".part")
+                soundfile.write(part, stems[name].samples.T, stems[name].sample_rate, "FLOAT", format="WAV")
+                part.replace(path)
+    except (OSError, soundfile.SoundFileError) as exc:
+        raise OutputError(f"can't write {folder}: {exc}", hint="Free some space, or allow writing there.") from exc
+    return StemInput(
+        stems=_stem_files(files), title="stems", model=stem_set.model, gain_db=stem_set.gain_db, origin=str(folder)
+    )
 
 
 def _stems_of_folder(path: Path) -> StemInput:
@@ -130,13 +162,9 @@ def _stem_files(files: Mapping[str, Path], digests: Mapping[str, str] | None = N
                 channels=info.channels,
                 frames=info.frames,
                 sample_rate=info.sample_rate,
-                sha256=(digests or {}).get(name, ""),
+                sha256=(digests or {}).get(name) or sha256_file(path),
             )
         )
     if len({(stem.frames, stem.sample_rate) for stem in stems}) > 1:
         raise bridge_error("daw.plan", "the files differ in length or rate: they are not stems of one song")
     return stems
-
-
-def _in_memory() -> RequestError:
-    return RequestError("stems in memory have no files", hint="Write them first, or use `separate_to_files`.")
