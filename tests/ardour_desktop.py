@@ -251,7 +251,6 @@ class ArdourDesktop:
 
     def select(self, strip: int) -> None:
         """Selects a track or bus by its number, 1 the first in the mixer."""
-        self.action("Editor/deselect-all")
         self.osc("/strip/select", strip, 0)  # what counts as selected already is not selected again
         self.osc("/strip/select", strip, 1)
         time.sleep(0.3)

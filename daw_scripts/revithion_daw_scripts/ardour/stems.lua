@@ -341,42 +341,35 @@ local function join_group(plan, tracks, buses, new)
 	end
 end
 
+-- Has a track hold these regions, each with its position, and no others; within a command that can be undone.
+local function set_regions(route, placed)
+	local playlist = route:to_track():playlist()
+	playlist:to_stateful():clear_changes()
+	for _, region in ipairs(regions_of(route)) do playlist:remove_region(region) end
+	for _, pair in ipairs(placed) do playlist:add_region(pair[1], Temporal.timepos_t(pair[2]), 1, false) end
+	Session:add_stateful_diff_command(playlist:to_statefuldestructible())
+end
+
 -- Puts the regions on their tracks, in one step of undo.
 local function place(plan, tracks, stale, report)
 	local wholes, todo = {}, {}
 	for _, track in ipairs(plan.tracks) do
 		local mark = tracks[track.key]
 		if mark.digest ~= clips_digest(track) or mark.undone or #regions_of(mark.route) ~= #track.clips then
-			todo[#todo + 1] = { track = track, mark = mark, regions = {} }
+			local placed = {}
 			for index, clip in ipairs(track.clips) do
 				if clip.play_rate ~= 1 then problem("Ardour has no play rate for clips") end
 				wholes[clip.file] = wholes[clip.file] or import_file(clip.file)
-				todo[#todo].regions[index] = make_region(clip, wholes[clip.file])
+				placed[index] = { make_region(clip, wholes[clip.file]), position_samples(clip.position, plan) }
 			end
+			todo[#todo + 1] = { track = track, mark = mark, placed = placed }
 		end
 	end
 	Session:begin_reversible_command("Separate to stems")
-	local function change(route, edit)
-		local playlist = route:to_track():playlist()
-		playlist:to_stateful():clear_changes()
-		edit(playlist)
-		Session:add_stateful_diff_command(playlist:to_statefuldestructible())
-	end
 	for _, mark in ipairs(stale) do
-		if mark.role == "track" then
-			change(mark.route, function(playlist)
-				for _, region in ipairs(regions_of(mark.route)) do playlist:remove_region(region) end
-			end)
-		end
+		if mark.role == "track" then set_regions(mark.route, {}) end
 	end
-	for _, item in ipairs(todo) do
-		change(item.mark.route, function(playlist)
-			for _, region in ipairs(regions_of(item.mark.route)) do playlist:remove_region(region) end
-			for index, clip in ipairs(item.track.clips) do
-				playlist:add_region(item.regions[index], Temporal.timepos_t(position_samples(clip.position, plan)), 1, false)
-			end
-		end)
-	end
+	for _, item in ipairs(todo) do set_regions(item.mark.route, item.placed) end
 	if not Session:abort_empty_reversible_command() then Session:commit_reversible_command(nil) end
 	for _, item in ipairs(todo) do
 		for _, line in ipairs(report) do
@@ -506,57 +499,24 @@ local function watch_undo()
 	end
 end
 
--- Removes strips of ours for good: Ardour asks, and saves the session.
+-- Takes the stems away that are selected, or whose source is: as Undo would, and as one step that Undo takes back.
 function M.remove()
-	local strips = our_strips()
-	local chosen = {}
-	for route in Editor:get_selection().tracks:routelist():iter() do
-		local mark = read_mark(route)
-		if mark then chosen[mark.identity] = true end
-	end
-	if not next(chosen) then
-		for _, mark in ipairs(strips) do
-			if mark.undone then chosen[mark.identity] = true end
-		end
-	end
-	local selection, sources, groups, vcas = ArdourUI.SelectionList(), {}, {}, {}
-	local all = 0
-	for _, mark in ipairs(strips) do
-		if chosen[mark.identity] then
-			if mark.undone then set_shown(mark.route, true) end
-			selection:push_back(Editor:rtav_from_route(mark.route):to_selectable())
-			all = all + 1
-			if mark.source ~= "-" then sources[mark.source] = true end
-			if mark.vca ~= "-" then vcas[mark.vca] = true end
-		end
-	end
-	if all == 0 then
-		show_error("No stems are selected.", "Select one of the tracks or buses that were made for stems.")
-		return
-	end
-	for group in Session:route_groups():iter() do
-		for route in group:route_list():iter() do
-			local mark = read_mark(route)
-			if mark and chosen[mark.identity] then groups[group:name()] = true end
-		end
-	end
-	Editor:set_selection(selection, ArdourUI.SelectionOp.Set)
-	Editor:remove_tracks()
+	local selected, chosen, sets, count = {}, {}, {}, 0
+	for route in Editor:get_selection().tracks:routelist():iter() do selected[id_of(route)] = true end
 	for _, mark in ipairs(our_strips()) do
-		if chosen[mark.identity] then return end -- the user said no
+		if not sets[mark.identity] then sets[mark.identity], count = true, count + 1 end
+		if selected[id_of(mark.route)] or selected[mark.source] then chosen[mark.identity] = true end
 	end
-	for id in pairs(sources) do
-		local source = route_by_id(id)
-		if source then source:mute_control():set_value(0, NO_GROUP) end
+	if count == 1 then chosen = sets end
+	if not next(chosen) then
+		problem("No stems are selected.", "Select one of their tracks or buses, or the track that they were made from.")
 	end
-	for name in pairs(groups) do
-		local group = find_group(name)
-		if group and group:size() == 0 then Session:remove_route_group(group) end
+	Session:begin_reversible_command("Remove stems")
+	for _, mark in ipairs(our_strips()) do
+		if chosen[mark.identity] and mark.role == "track" then set_regions(mark.route, {}) end
 	end
-	for name in pairs(vcas) do
-		local vca = find_vca(name)
-		if vca then Session:vca_manager():remove_vca(vca) end
-	end
+	if not Session:abort_empty_reversible_command() then Session:commit_reversible_command(nil) end
+	watch_undo()
 	Session:save_state("", false, false, false, false, false)
 end
 
@@ -794,7 +754,7 @@ end
 
 local DUE = { { every_s = 0.1, act = obey }, { every_s = 0.2, act = follow }, { every_s = 0.5, act = watch_undo },
 	{ every_s = 1.0, act = announce } }
-local running = false
+local running, complained = false, nil
 
 -- Called ten times a second. Dialogs and imports let the program go on, so that it may be called while it runs.
 function M.poll()
@@ -805,10 +765,11 @@ function M.poll()
 		if not task.next or now >= task.next then
 			task.next = now + task.every_s
 			local ok, why = pcall(task.act)
-			if not ok then
-				running = false
+			local what = not ok and as_problem(why)
+			if what and complained ~= what.message then -- once: it may come again ten times a second
+				complained = what.message
 				close_progress()
-				error(why, 0)
+				show_error(what.message, what.hint)
 			end
 		end
 	end

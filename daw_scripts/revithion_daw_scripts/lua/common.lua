@@ -94,9 +94,11 @@ function read_value(text, at, depth)
 	for word, value in pairs({ ["true"] = true, ["false"] = false, null = M.null }) do
 		if text:sub(at, at + #word - 1) == word then return value, at + #word end
 	end
-	local number = text:match("^-?%d+%.?%d*[eE]?[+-]?%d*", at)
-	local value = number and tonumber(number)
-	if not value then fail(at, "not a value") end
+	local number = text:match("^-?%d+", at)
+	if not number or number:find("^-?0%d") then fail(at, "not a value") end
+	number = number .. (text:match("^%.%d+", at + #number) or "")
+	number = number .. (text:match("^[eE][+-]?%d+", at + #number) or "")
+	local value = tonumber(number)
 	return value, at + #number
 end
 
