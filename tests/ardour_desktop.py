@@ -24,27 +24,20 @@ from revithion_bridge.daw.mailbox import OpenSession, open_sessions
 PROGRAMS = ("ardour", "ardour7-new_session", "ardour7-export", "Xvfb")
 START_S = 120.0
 
-# What a user's own script in the first slot does here: brings in a file as dragging it in would.
-IMPORT_ACTION = """ardour { ["type"] = "EditorAction", name = "Bring in", author = "a user", description = "" }
+# A user's own script in the first slot: it does what the file says, as a user's hand would.
+USER_ACTION = """ardour { ["type"] = "EditorAction", name = "By hand", author = "a user", description = "" }
 function factory () return function ()
-	local file = io.open (ARDOUR.user_config_directory (-1) .. "/bring_in", "r")
-	local position, front, back = file:read ("n", "n", "n", "l")
-	local files = C.StringVector ()
-	for line in file:lines () do files:push_back (line) end
-	file:close ()
-	Editor:do_import (files, Editing.ImportDistinctFiles, Editing.ImportAsTrack, ARDOUR.SrcQuality.SrcBest,
-		ARDOUR.MidiTrackNameSource.SMFTrackName, ARDOUR.MidiTempoMapDisposition.SMFTempoIgnore,
-		Temporal.timepos_t (position), ARDOUR.PluginInfo (), ARDOUR.Track (), false)
-	if back > front then
-		for track in Session:get_tracks ():iter () do
-			for region in track:to_track ():playlist ():region_list ():iter () do
-				region:trim_front (Temporal.timepos_t (position + front))
-				region:trim_end (Temporal.timepos_t (position + back - 1))
-			end
-		end
-	end
+	assert (loadfile (ARDOUR.user_config_directory (-1) .. "/by_hand.lua")) ()
 	Session:save_state ("", false, false, false, false, false)
 end end
+"""
+
+_BRING_IN = """
+local files = C.StringVector ()
+for _, path in ipairs ({ %s }) do files:push_back (path) end
+Editor:do_import (files, Editing.ImportDistinctFiles, Editing.ImportAsTrack, ARDOUR.SrcQuality.SrcBest,
+	ARDOUR.MidiTrackNameSource.SMFTrackName, ARDOUR.MidiTempoMapDisposition.SMFTempoIgnore,
+	Temporal.timepos_t (%d), ARDOUR.PluginInfo (), ARDOUR.Track (), false)
 """
 
 _CONFIG = """<?xml version="1.0" encoding="UTF-8"?>
@@ -128,16 +121,16 @@ class ArdourHome:
 
     def install(self) -> None:
         """Our scripts, beside one of the user's own in the first slot."""
-        source, wrapped = _quoted(IMPORT_ACTION), _quoted(_WRAPPED.replace("{source}", IMPORT_ACTION))
+        source, wrapped = _quoted(USER_ACTION), _quoted(_WRAPPED.replace("{source}", USER_ACTION))
         state = (
-            f'scripts = {{}} scripts[1] = {{}} scripts[1]["n"] = "Bring in" scripts[1]["s"] = {source} '
+            f'scripts = {{}} scripts[1] = {{}} scripts[1]["n"] = "By hand" scripts[1]["s"] = {source} '
             f'scripts[1]["f"] = {wrapped} scripts[1]["c"] = "" scripts[1]["a"] = {{}} '
         )
         coded = base64.b64encode(state.encode()).decode()
         text = f'<UIScripts>\n  <ActionScript lua="Lua 5.3">{coded}</ActionScript>\n  <ActionHooks/>\n</UIScripts>\n'
         (self.config / "ui_scripts").write_text(f'<?xml version="1.0" encoding="UTF-8"?>\n{text}', encoding="utf-8")
         report = install_ardour(self.config)
-        self.commands = {"Bring in": "LuaAction/script-1", **{action.name: action.command for action in report.actions}}
+        self.commands = {"By hand": "LuaAction/script-1", **{action.name: action.command for action in report.actions}}
 
     def new_session(self, folder: Path) -> Path:
         """An empty session with a master bus."""
@@ -241,13 +234,17 @@ class ArdourDesktop:
         """Does what a menu entry or a key would do; also our own actions, by their names."""
         self.osc("/access_action", self.home.commands.get(name, name))
 
-    def bring_in(self, *files: Path, position: int = 0, trim: tuple[int, int] = (0, 0)) -> None:
-        """Imports files onto new tracks, as dragging in does; ``trim`` leaves the frames from and to of them."""
-        before = self.text()
-        lines = [f"{position} {trim[0]} {trim[1]}", *map(str, files)]
-        (self.home.config / "bring_in").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        self.action("Bring in")
-        wait_until(lambda: self.text() != before, 30, "the file was not brought in")
+    def by_hand(self, script: str) -> None:
+        """Does in Ardour what a Lua script says, and saves."""
+        file = self.session / f"{self.session.name}.ardour"
+        before = file.stat().st_mtime_ns
+        (self.home.config / "by_hand.lua").write_text(script, encoding="utf-8")
+        self.action("By hand")
+        wait_until(lambda: file.stat().st_mtime_ns != before, 30, f"not done: {script}; {self.log()[-500:]}")
+
+    def bring_in(self, *files: Path, position: int = 0) -> None:
+        """Imports files onto new tracks, as dragging them in does."""
+        self.by_hand(_BRING_IN % (", ".join(_quoted(str(file)) for file in files), position))
 
     def select(self, strip: int) -> None:
         """Selects a track or bus by its number, 1 the first in the mixer."""
@@ -262,6 +259,10 @@ class ArdourDesktop:
         self.action("Common/Save")
         wait_until(lambda: file.stat().st_mtime_ns != before, 20, "the session was not saved")
         return self.text()
+
+    def quiet_copy(self, folder: Path) -> None:
+        """A copy of the session as it is on the disk now."""
+        shutil.copytree(self.session, folder / self.session.name)
 
     def text(self) -> str:
         """The session's file as it is now."""

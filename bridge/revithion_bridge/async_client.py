@@ -20,6 +20,9 @@ from revithion_bridge.messages import (
     CancelJob,
     Change,
     ClearJobs,
+    DawSessions,
+    DawStrip,
+    DawStrips,
     Deleted,
     DeleteJob,
     Done,
@@ -33,6 +36,7 @@ from revithion_bridge.messages import (
     JobList,
     JobParameters,
     JobReply,
+    ListDaws,
     ListJobs,
     Live,
     LiveStem,
@@ -42,6 +46,8 @@ from revithion_bridge.messages import (
     Request,
     ResumeQueue,
     RetryJob,
+    RingDaw,
+    SetDawFader,
     SetLive,
     Shutdown,
     Snapshot,
@@ -137,9 +143,15 @@ class AsyncClient:
     @overload
     async def request(self, request: GetEvents, timeout_s: float | None = None) -> Events: ...
     @overload
-    async def request(self, request: PauseQueue | ResumeQueue | Shutdown, timeout_s: float | None = None) -> Done: ...
+    async def request(
+        self, request: PauseQueue | ResumeQueue | Shutdown | RingDaw, timeout_s: float | None = None
+    ) -> Done: ...
     @overload
     async def request(self, request: SetLive | GetLive, timeout_s: float | None = None) -> Live: ...
+    @overload
+    async def request(self, request: ListDaws, timeout_s: float | None = None) -> DawSessions: ...
+    @overload
+    async def request(self, request: SetDawFader, timeout_s: float | None = None) -> DawStrips: ...
     @overload
     async def request(self, request: Request, timeout_s: float | None = None) -> Reply: ...
 
@@ -290,6 +302,31 @@ class AsyncClient:
     async def live(self) -> tuple[LiveStem, ...]:
         """All faders of the live preview."""
         return (await self.request(GetLive())).stems
+
+    async def daw_sessions(self) -> DawSessions:
+        """The sessions that are open in DAWs with our script, and what they wait for."""
+        return await self.request(ListDaws())
+
+    async def set_daw_fader(
+        self,
+        stem: str,
+        gain_db: float | None = None,
+        muted: bool | None = None,
+        *,
+        role: str = "bus",
+        box: str | None = None,
+    ) -> tuple[DawStrip, ...]:
+        """Moves faders of a stem in DAWs; None leaves a value as it is. It returns when the DAWs have done it.
+
+        Args:
+            stem: Key or name of the buses or tracks.
+            gain_db: New gain.
+            muted: Whether they are silent.
+            role: ``bus`` or ``track``.
+            box: Only in this session; None for all that are open.
+        """
+        request = SetDawFader(stem=stem, gain_db=gain_db, muted=muted, role=role, box=box)
+        return (await self.request(request)).strips
 
     def events(self, job_id: str | None = None) -> EventFeed:
         """Events, each once and in order, whatever is lost on the way; an asynchronous iterator and context manager.

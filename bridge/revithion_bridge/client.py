@@ -16,6 +16,9 @@ from revithion_bridge.messages import (
     CancelJob,
     Change,
     ClearJobs,
+    DawSessions,
+    DawStrip,
+    DawStrips,
     Deleted,
     DeleteJob,
     Done,
@@ -29,6 +32,7 @@ from revithion_bridge.messages import (
     JobList,
     JobParameters,
     JobReply,
+    ListDaws,
     ListJobs,
     Live,
     LiveStem,
@@ -38,6 +42,8 @@ from revithion_bridge.messages import (
     Request,
     ResumeQueue,
     RetryJob,
+    RingDaw,
+    SetDawFader,
     SetLive,
     Shutdown,
     Snapshot,
@@ -205,9 +211,15 @@ class Client:
     @overload
     def request(self, request: GetEvents, timeout_s: float | None = None) -> Events: ...
     @overload
-    def request(self, request: PauseQueue | ResumeQueue | Shutdown, timeout_s: float | None = None) -> Done: ...
+    def request(
+        self, request: PauseQueue | ResumeQueue | Shutdown | RingDaw, timeout_s: float | None = None
+    ) -> Done: ...
     @overload
     def request(self, request: SetLive | GetLive, timeout_s: float | None = None) -> Live: ...
+    @overload
+    def request(self, request: ListDaws, timeout_s: float | None = None) -> DawSessions: ...
+    @overload
+    def request(self, request: SetDawFader, timeout_s: float | None = None) -> DawStrips: ...
     @overload
     def request(self, request: Request, timeout_s: float | None = None) -> Reply: ...
 
@@ -314,6 +326,30 @@ class Client:
     def live(self) -> tuple[LiveStem, ...]:
         """All faders of the live preview."""
         return self._thread.run(self._client.live())
+
+    def daw_sessions(self) -> DawSessions:
+        """The sessions that are open in DAWs with our script, and what they wait for."""
+        return self._thread.run(self._client.daw_sessions())
+
+    def set_daw_fader(
+        self,
+        stem: str,
+        gain_db: float | None = None,
+        muted: bool | None = None,
+        *,
+        role: str = "bus",
+        box: str | None = None,
+    ) -> tuple[DawStrip, ...]:
+        """Moves faders of a stem in DAWs; None leaves a value as it is. It returns when the DAWs have done it.
+
+        Args:
+            stem: Key or name of the buses or tracks.
+            gain_db: New gain.
+            muted: Whether they are silent.
+            role: ``bus`` or ``track``.
+            box: Only in this session; None for all that are open.
+        """
+        return self._thread.run(self._client.set_daw_fader(stem, gain_db, muted, role=role, box=box))
 
     def events(self, job_id: str | None = None) -> EventIterator:
         """Events, each once and in order, whatever is lost on the way; an iterator and context manager.

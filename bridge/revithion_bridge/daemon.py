@@ -28,6 +28,8 @@ from revithion_bridge.connection import (
     write_connection,
 )
 from revithion_bridge.daemon_log import open_log
+from revithion_bridge.daw.desk import DawDesk
+from revithion_bridge.daw.strip_faders import StripFaders
 from revithion_bridge.errors import bridge_error
 from revithion_bridge.event_hub import EventHub
 from revithion_bridge.job_queue import IDLE_UNLOAD_S, JobQueue, QueueLimits
@@ -119,7 +121,8 @@ class Daemon:
             first_seq = int(ledger.meta("seq") or 0) + 1
             hub = EventHub(first_seq)
             limits = QueueLimits(idle_unload_s=self._options.idle_unload_s)
-            queue = JobQueue(ledger, hub, PathJail(roots), folder / "spans", limits)
+            jail = PathJail(roots)
+            queue = JobQueue(ledger, hub, jail, folder / "spans", limits)
             service = DaemonService(
                 queue,
                 ledger,
@@ -129,11 +132,16 @@ class Daemon:
                 roots=tuple(map(str, roots)),
                 folders=folders,
             )
+            desk, strip_faders = DawDesk(service, jail), StripFaders()
+            service.add_answers(desk.answers | strip_faders.answers)
             await asyncio.wrap_future(ledger.set_meta("seq", str(first_seq + _SEQ_BLOCK)))
             await asyncio.wrap_future(ledger.prune(limits.ended))
             async with contextlib.AsyncExitStack() as stack:
                 stack.push_async_callback(queue.stop, self._options.patience_s)
                 await queue.start()
+                stack.push_async_callback(desk.stop)
+                desk.start()
+                stack.push_async_callback(strip_faders.close)
                 doors = ZmqDoors(service, hub, keys)
                 endpoints = await doors.start()
                 stack.push_async_callback(doors.stop)

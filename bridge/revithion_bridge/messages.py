@@ -33,6 +33,9 @@ Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 GainDb: TypeAlias = Annotated[float, Meta(ge=-120.0, le=24.0)]
+BoxName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z]{2,16}-[0-9a-f]{16}$(?!\n)")]
+StripRole: TypeAlias = Annotated[str, Meta(pattern=r"^(?:bus|track)$(?!\n)")]
+StripName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class Door(enum.Enum):
@@ -221,6 +224,72 @@ class LiveStem(msgspec.Struct, frozen=True, kw_only=True):
     stem: str
     gain_db: float = 0.0
     muted: bool = False
+
+
+class DawStrip(msgspec.Struct, frozen=True, kw_only=True):
+    """A track or bus in a DAW that we put there.
+
+    Attributes:
+        box: Of the session that it is in.
+        role: ``track`` or ``bus``.
+        key: Of its plan: the stem, for most.
+        name: What people see.
+        identity: Of its plan.
+        gain_db: Gain of its fader.
+        muted: Whether it is silent.
+    """
+
+    box: str
+    role: str
+    key: str
+    name: str
+    identity: str
+    gain_db: float
+    muted: bool
+
+
+class DawSessionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A session that is open in a DAW with our script in it.
+
+    Attributes:
+        box: Its name in the mailbox.
+        daw: Which program: ``ardour``, ``reaper``, ...
+        program: Its version.
+        name: Of the session.
+        path: Its folder or file, or empty if it was never saved.
+        sample_rate: Hz.
+        strips: What is in it that is ours.
+    """
+
+    box: str
+    daw: str
+    program: str
+    name: str
+    path: str
+    sample_rate: int
+    strips: tuple[DawStrip, ...]
+
+
+class DawRequestInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a DAW has asked for and does not have yet.
+
+    Attributes:
+        box: Of the session that asks.
+        id: Of the request.
+        state: As of a job.
+        fraction: How much is done, 0 to 1.
+        remaining_s: Expected time left, or null.
+        text: For people.
+        jobs: Its jobs, as far as they are submitted.
+    """
+
+    box: str
+    id: str
+    state: str
+    fraction: float = 0.0
+    remaining_s: float | None = None
+    text: str = ""
+    jobs: tuple[str, ...] = ()
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -420,6 +489,38 @@ class GetLive(Request, tag="live.get", frozen=True, kw_only=True):
     """All faders of the live preview."""
 
 
+class RingDaw(Request, tag="daw.ring", frozen=True, kw_only=True):
+    """Says that something new is in the mailbox of the DAW scripts, so that it is looked at now.
+
+    Attributes:
+        box: Whose it is, or null.
+    """
+
+    box: BoxName | None = None
+
+
+class ListDaws(Request, tag="daw.sessions", frozen=True, kw_only=True):
+    """The sessions that are open in DAWs, and what they wait for."""
+
+
+class SetDawFader(Request, tag="daw.fader", frozen=True, kw_only=True):
+    """Moves faders of stems in DAWs. By OSC the answer does not wait for the DAW's.
+
+    Attributes:
+        stem: Key or name of the tracks or buses.
+        gain_db: New gain; null leaves it.
+        muted: Whether they are silent; null leaves it.
+        role: ``bus`` or ``track``.
+        box: Only in this session; null for all that are open.
+    """
+
+    stem: StripName
+    gain_db: GainDb | None = None
+    muted: bool | None = None
+    role: StripRole = "bus"
+    box: BoxName | None = None
+
+
 class JobReply(Reply, tag="job", frozen=True, kw_only=True):
     """One job.
 
@@ -548,6 +649,30 @@ class Live(Reply, tag="live", frozen=True, kw_only=True):
     stems: tuple[LiveStem, ...]
 
 
+class DawSessions(Reply, tag="sessions", frozen=True, kw_only=True):
+    """Sessions that are open in DAWs.
+
+    Attributes:
+        sessions: With our script in them.
+        requests: What they wait for.
+        more: Whether there is more than fitted.
+    """
+
+    sessions: tuple[DawSessionInfo, ...]
+    requests: tuple[DawRequestInfo, ...] = ()
+    more: bool = False
+
+
+class DawStrips(Reply, tag="strips", frozen=True, kw_only=True):
+    """Tracks and buses in DAWs.
+
+    Attributes:
+        strips: Those that were set, as they are now.
+    """
+
+    strips: tuple[DawStrip, ...]
+
+
 # --- the daemon's own events ---
 
 
@@ -652,6 +777,9 @@ class MessageSpec:
 
 _JOB = ("job.id", "job.state", "job.done", "job.total", "job.remaining_s")
 _AN_ID = "job-5f0c2a9b71d34e86"
+_STRIP = ("strips.0.name", "strips.0.gain_db", "strips.0.muted")
+_DAW_ERRORS = ("daw.absent", "daw.strip", "daw.busy", "daw.refused")
+_A_BOX = "ardour-1f0c2a9b71d34e86"
 
 MESSAGES: tuple[MessageSpec, ...] = (
     MessageSpec(
@@ -769,8 +897,37 @@ MESSAGES: tuple[MessageSpec, ...] = (
         example={"stem": "vocals", "muted": True},
     ),
     MessageSpec(request=GetLive, reply=Live, door=Door.CONTROL),
+    MessageSpec(
+        request=RingDaw,
+        reply=Done,
+        door=Door.CONTROL,
+        osc=f"{OSC_PREFIX}/daw/ring",
+        osc_fields="| box",
+        example={"box": _A_BOX},
+    ),
+    MessageSpec(request=ListDaws, reply=DawSessions, door=Door.WORK),
+    MessageSpec(
+        request=SetDawFader,
+        reply=DawStrips,
+        door=Door.WORK,
+        errors=_DAW_ERRORS,
+        osc=f"{OSC_PREFIX}/daw/{{stem}}/gain",
+        osc_fields="gain_db | role box",
+        osc_reply=_STRIP,
+        example={"stem": "vocals", "gain_db": -6.0, "role": "bus", "box": _A_BOX},
+    ),
+    MessageSpec(
+        request=SetDawFader,
+        reply=DawStrips,
+        door=Door.WORK,
+        errors=_DAW_ERRORS,
+        osc=f"{OSC_PREFIX}/daw/{{stem}}/mute",
+        osc_fields="muted | role box",
+        osc_reply=_STRIP,
+        example={"stem": "vocals", "muted": True, "role": "track", "box": _A_BOX},
+    ),
 )
-"""Every request. The one with two OSC addresses stands here twice."""
+"""Every request. Those with two OSC addresses stand here twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -866,9 +1023,21 @@ ERRORS: dict[str, tuple[str, str]] = {
     "daw.busy": ("The DAW does not answer.", "Close its dialogs, then try again."),
     "daw.refused": ("The DAW could not do it; the message is its own.", "See the page of the DAW in docs/daw/."),
     "daw.selection": ("Nothing is selected that could be separated.", "Select an audio track, or clips of it."),
-    "daw.project": ("A project file can't be read, or is not what it says.", "See the message; the file was left alone."),
+    "daw.project": (
+        "A project file can't be read, or is not what it says.",
+        "See the message; the file was left alone.",
+    ),
     "daw.in_use": ("The project is open in its program.", "Close it there, or use the program's own menu."),
+    "daw.strip": (
+        "No open session has a track or bus of ours of that name.",
+        "See `daw.sessions` for those that there are.",
+    ),
     "daw.install": ("A script could not be installed or removed.", "See the message; nothing else was changed."),
+    "midi.backend": (
+        "There is no driver for MIDI.",
+        "Install the extra: `pip install 'revithion-stems[midi]'`, or name another in MIDO_BACKEND.",
+    ),
+    "midi.port": ("The MIDI port is not there, or is in use.", "`revithion-stems daw midi --list` names those there."),
     "worker.lost": (
         "The process that computes ended twice during this job.",
         "Try another --engine or --device, and report it.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from revithion_bridge.messages import Events, JobInfo, JobList, JobReply, Reply, Snapshot
+from revithion_bridge.messages import DawSessions, DawStrips, Events, JobInfo, JobList, JobReply, Reply, Snapshot
 
 
 def smaller_reply(reply: Reply) -> Reply:
@@ -24,6 +24,17 @@ def smaller_reply(reply: Reply) -> Reply:
             return msgspec.structs.replace(reply, jobs=reply.jobs[: len(reply.jobs) // 2], more=True)
         case Events() if len(reply.events) > 1:
             return msgspec.structs.replace(reply, events=reply.events[: len(reply.events) // 2])
+        case DawSessions() if len(reply.sessions) + len(reply.requests) > 1:
+            some = max(len(reply.sessions), len(reply.requests)) // 2
+            return msgspec.structs.replace(
+                reply, sessions=reply.sessions[:some], requests=reply.requests[:some], more=True
+            )
+        case DawSessions() if reply.sessions and reply.sessions[0].strips:
+            (only,) = reply.sessions
+            fewer = msgspec.structs.replace(only, strips=only.strips[: len(only.strips) // 2])
+            return msgspec.structs.replace(reply, sessions=(fewer,), more=True)
+        case DawStrips() if len(reply.strips) > 1:
+            return msgspec.structs.replace(reply, strips=reply.strips[: len(reply.strips) // 2])
         case _:
             return reply
 

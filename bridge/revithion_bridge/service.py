@@ -1,4 +1,4 @@
-"""Answers requests: one method for each type of request."""
+"""Answers requests: one method for each type of request, here or with those who were added."""
 
 from __future__ import annotations
 
@@ -116,6 +116,10 @@ class DaemonService:
     def show_counters(self, counters: Mapping[str, int]) -> None:
         """Has the status show somebody else's counters too."""
         self._counters.append(counters)
+
+    def add_answers(self, answers: Mapping[type[Request], Callable[[Any, Caller], Awaitable[Reply]]]) -> None:
+        """Has somebody else answer some types of requests."""
+        self._answers |= answers
 
     async def handle(self, request: Request, caller: Caller) -> Reply:
         """See :meth:`revithion_bridge.service_api.Service.handle`."""

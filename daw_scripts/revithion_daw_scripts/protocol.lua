@@ -38,6 +38,9 @@ return {
     ["daemon.shutdown"] = "control",
     ["live.set"] = "control",
     ["live.get"] = "control",
+    ["daw.ring"] = "control",
+    ["daw.sessions"] = "work",
+    ["daw.fader"] = "work",
   },
   -- OSC address: its request, and fields as arguments after the token.
   OSC_REQUESTS = {
@@ -100,6 +103,24 @@ return {
       ["required"] = { "muted" },
       ["optional"] = {},
       ["reply"] = { "stems.0.stem", "stems.0.gain_db", "stems.0.muted" },
+    },
+    ["/revithion/v1/daw/ring"] = {
+      ["request"] = "daw.ring",
+      ["required"] = {},
+      ["optional"] = { "box" },
+      ["reply"] = {},
+    },
+    ["/revithion/v1/daw/{stem}/gain"] = {
+      ["request"] = "daw.fader",
+      ["required"] = { "gain_db" },
+      ["optional"] = { "role", "box" },
+      ["reply"] = { "strips.0.name", "strips.0.gain_db", "strips.0.muted" },
+    },
+    ["/revithion/v1/daw/{stem}/mute"] = {
+      ["request"] = "daw.fader",
+      ["required"] = { "muted" },
+      ["optional"] = { "role", "box" },
+      ["reply"] = { "strips.0.name", "strips.0.gain_db", "strips.0.muted" },
     },
   },
   -- Event: its ZeroMQ topic, OSC address and OSC arguments.
@@ -168,5 +189,5 @@ return {
   -- Classes of jobs; a class goes before all later ones.
   PRIORITIES = { "interactive", "normal", "batch" },
   -- Codes of the daemon's errors; those of jobs stand in docs/exit-codes.md.
-  ERRORS = { "protocol.malformed", "protocol.version", "protocol.door", "protocol.rate", "auth.token", "auth.limited", "job.unknown", "job.transition", "job.key_reused", "job.quota", "path.relative", "path.outside", "events.gone", "live.stem", "daemon.unreachable", "daemon.running", "daemon.start_failed", "daemon.stopping", "daemon.disk_full", "daemon.ledger", "daemon.service", "worker.lost" },
+  ERRORS = { "protocol.malformed", "protocol.version", "protocol.door", "protocol.rate", "auth.token", "auth.limited", "job.unknown", "job.transition", "job.key_reused", "job.quota", "path.relative", "path.outside", "events.gone", "live.stem", "daemon.unreachable", "daemon.running", "daemon.start_failed", "daemon.stopping", "daemon.disk_full", "daemon.ledger", "daemon.service", "daw.plan", "daw.unknown", "daw.absent", "daw.ambiguous", "daw.busy", "daw.refused", "daw.selection", "daw.project", "daw.in_use", "daw.strip", "daw.install", "midi.backend", "midi.port", "worker.lost" },
 }

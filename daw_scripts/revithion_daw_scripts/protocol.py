@@ -44,6 +44,9 @@ DOORS = {
     "daemon.shutdown": "control",
     "live.set": "control",
     "live.get": "control",
+    "daw.ring": "control",
+    "daw.sessions": "work",
+    "daw.fader": "work",
 }
 """Request: the ZeroMQ socket that it goes to."""
 
@@ -158,6 +161,38 @@ OSC_REQUESTS = {
             "stems.0.stem",
             "stems.0.gain_db",
             "stems.0.muted",
+        ),
+    },
+    "/revithion/v1/daw/ring": {
+        "request": "daw.ring",
+        "required": (),
+        "optional": ("box",),
+        "reply": (),
+    },
+    "/revithion/v1/daw/{stem}/gain": {
+        "request": "daw.fader",
+        "required": ("gain_db",),
+        "optional": (
+            "role",
+            "box",
+        ),
+        "reply": (
+            "strips.0.name",
+            "strips.0.gain_db",
+            "strips.0.muted",
+        ),
+    },
+    "/revithion/v1/daw/{stem}/mute": {
+        "request": "daw.fader",
+        "required": ("muted",),
+        "optional": (
+            "role",
+            "box",
+        ),
+        "reply": (
+            "strips.0.name",
+            "strips.0.gain_db",
+            "strips.0.muted",
         ),
     },
 }
@@ -304,6 +339,19 @@ ERRORS = (
     "daemon.disk_full",
     "daemon.ledger",
     "daemon.service",
+    "daw.plan",
+    "daw.unknown",
+    "daw.absent",
+    "daw.ambiguous",
+    "daw.busy",
+    "daw.refused",
+    "daw.selection",
+    "daw.project",
+    "daw.in_use",
+    "daw.strip",
+    "daw.install",
+    "midi.backend",
+    "midi.port",
     "worker.lost",
 )
 """Codes of the daemon's errors; those of jobs stand in docs/exit-codes.md."""

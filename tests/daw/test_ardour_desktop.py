@@ -265,7 +265,9 @@ def test_python_imports_stems_of_a_job(tmp_path: Path, real_song: Path, session_
 def test_a_trimmed_region_s_stems_are_where_it_is(tmp_path: Path, real_song: Path) -> None:
     home, session = make(tmp_path, "trimmed")
     with DaemonProcess(), ArdourDesktop(home, session) as desktop:
-        desktop.bring_in(real_song, position=30_000, trim=(10_001, 110_002))
+        desktop.bring_in(real_song, position=30_000)
+        desktop.by_hand(EACH_REGION % "region:trim_front (Temporal.timepos_t (40001))")
+        desktop.by_hand(EACH_REGION % "region:trim_end (Temporal.timepos_t (140001))")
         before = Saved(desktop.text())
         ((position, start, frames),) = before_regions(before, "Falcon 69")
         assert (position, start) == (40_001, 10_001)
@@ -279,6 +281,33 @@ def test_a_trimmed_region_s_stems_are_where_it_is(tmp_path: Path, real_song: Pat
     lead = first - int(np.flatnonzero(np.abs(piece).max(axis=1))[0])
     got = exported[lead : lead + frames]
     assert np.sum((got - piece) ** 2) <= 10 ** (NULL_DB / 10) * np.sum(piece**2)
+
+
+def test_one_region_of_a_track_then_another(tmp_path: Path, real_song: Path) -> None:
+    """Only what has stems is silent in the source, and the stems of the first stay when the second gets its own."""
+    song, _ = soundfile.read(real_song, dtype="float64")
+    cut = 100_000
+    home, session = make(tmp_path, "regions")
+    with DaemonProcess(), ArdourDesktop(home, session) as desktop:
+        desktop.bring_in(real_song)
+        desktop.by_hand(EACH_REGION % f"playlist:split_region (region, Temporal.timepos_t ({cut}))")
+        desktop.by_hand(EACH_REGION % "region:to_audioregion ():set_fade_in_active (false)")
+        desktop.by_hand(EACH_REGION % "region:to_audioregion ():set_fade_out_active (false)")
+        regions = [(0, 0, cut), (cut, cut, len(song) - cut)]
+        for run, expected in enumerate([regions[:1], regions]):
+            desktop.by_hand(SELECT_REGION % expected[-1][0])
+            desktop.action(SEPARATE)
+            wait_until(lambda: list_files("request"), 10, "nothing was asked for")
+            wait_until(saw(desktop), 60, "no stems")
+            saved = Saved(desktop.save())
+            assert [saved.regions(stem.capitalize()) for stem in STEMS] == [expected] * 4
+            assert saved.muted("Falcon 69") is (run == 1)
+            desktop.quiet_copy(tmp_path / f"after{run}")
+        desktop.action("Editor/undo")
+        wait_until(lambda: len(Saved(desktop.save()).regions("Drums")) == 1, 20, "undo did nothing")
+    for run in range(2):
+        copy = tmp_path / f"after{run}" / session.name
+        assert null_db(home.export(copy, tmp_path / f"after{run}.wav"), song) <= NULL_DB
 
 
 def before_regions(saved: Saved, name: str) -> list[tuple[int, int, int]]:
@@ -341,6 +370,25 @@ def test_errors_are_shown_and_ardour_goes_on(tmp_path: Path, real_song: Path) ->
         wait_until(saw(desktop, strips=0), 10, "something is left")
         assert set(Saved(desktop.save()).routes) == {"Master", "Falcon 69"}
 
+
+EACH_REGION = """
+for track in Session:get_tracks ():iter () do
+	local playlist = track:to_track ():playlist ()
+	for region in playlist:region_list ():iter () do %s end
+end
+"""
+
+SELECT_REGION = """
+local selection = ArdourUI.SelectionList ()
+for track in Session:get_tracks ():iter () do
+	for region in track:to_track ():playlist ():region_list ():iter () do
+		if track:name () == "Falcon 69" and region:position ():samples () == %d then
+			selection:push_back (Editor:regionview_from_region (region))
+		end
+	end
+end
+Editor:set_selection (selection, ArdourUI.SelectionOp.Set)
+"""
 
 HOSTILE = ['"; os.execute("touch pwned") --', "100% %s 🎸 'x' `y` $(z)", "]]> & <Route/>", "x" * 300]
 

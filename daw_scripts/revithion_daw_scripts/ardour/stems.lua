@@ -45,7 +45,7 @@ end
 -- What is ours is marked in the comment of its track or bus, below a line for people:
 --   revithion-stems:IDENTITY:ROLE:KEY
 --   DIGEST of the clips that it should have; "(undone)" behind it while Undo has taken them away
---   SOURCE, the id of the track that was muted, or "-"
+--   SOURCE, the id of the track that it was made from, and "track" or "regions": what of it was muted; or "-"
 --   VCA, the name of the one that governs it, or "-"
 
 local function id_of(object) return object:to_stateful():id():to_s() end
@@ -57,7 +57,7 @@ local function read_mark(route)
 	local digest, undone, source, vca = rest:match("^(%x*)([^\n]*)\n?([^\n]*)\n?([^\n]*)")
 	return {
 		route = route, identity = identity, role = role, key = key, digest = digest, undone = undone == " " .. UNDONE,
-		source = source ~= "" and source or "-", vca = vca ~= "" and vca or "-",
+		source = source:match("^%d+") or "-", muted = source:match("%a+$") or "-", vca = vca ~= "" and vca or "-",
 	}
 end
 
@@ -65,7 +65,7 @@ local function write_mark(route, mark)
 	local about = route:comment():match("^(.-)\n?" .. PATTERN) or route:comment()
 	if about == "" then about = mark.about or "" end
 	local lines = { about, PREFIX .. mark.identity .. ":" .. mark.role .. ":" .. mark.key,
-		mark.digest .. (mark.undone and " " .. UNDONE or ""), mark.source, mark.vca }
+		mark.digest .. (mark.undone and " " .. UNDONE or ""), mark.source == "-" and "-" or mark.source .. " " .. mark.muted, mark.vca }
 	route:set_comment(table.concat(lines, "\n"), nil)
 end
 
@@ -95,6 +95,41 @@ local function regions_of(route)
 	local regions = {}
 	for region in route:to_track():playlist():region_list():iter() do regions[#regions + 1] = region end
 	return regions
+end
+
+-- Where a region is and what it shows, as text: a source's region and those of its stems have the same.
+local function place_of(region)
+	return ("%d %d %d"):format(region:position():samples(), region:start():samples(), region:length():samples())
+end
+
+-- The places of the regions that have stems, of a track.
+local function separated_places(source_id)
+	local places = {}
+	for _, mark in ipairs(our_strips()) do
+		if mark.source == source_id and mark.role == "track" and not mark.undone then
+			for _, region in ipairs(regions_of(mark.route)) do places[place_of(region)] = true end
+		end
+	end
+	return places
+end
+
+-- What of the source is muted for a plan: its track if all that is heard of it has stems, else those regions.
+local function muting(plan)
+	local source = common.get(plan, "source")
+	local route = source and source.mute and route_by_id(source.track_id)
+	if not route or route:to_track():isnil() then return nil end
+	local items, regions = {}, {}
+	for _, track in ipairs(plan.tracks) do
+		for _, clip in ipairs(track.clips) do items[clip.item] = true end
+	end
+	for _, region in ipairs(regions_of(route)) do
+		if items[id_of(region)] then
+			regions[#regions + 1] = region
+		elseif not items[""] and not region:muted() then -- without items, the stems are somewhere else, as a whole
+			return route, "regions", regions
+		end
+	end
+	return route, "track", {}
 end
 
 -- Positions: beats and bars by the session's tempo map.
@@ -238,9 +273,11 @@ local function is_done(plan, strips)
 			if not mark.undone and not planned(plan, mark.role, mark.key) then return false end
 		end
 	end
-	local source = common.get(plan, "source")
-	local route = source and route_by_id(source.track_id)
-	return not (route and source.mute and not route:mute_control():muted())
+	local route, what, regions = muting(plan)
+	for _, region in ipairs(regions or {}) do
+		if not region:muted() then return false end
+	end
+	return not (what == "track" and not route:mute_control():muted())
 end
 
 local function add_sends(strip, route, buses)
@@ -276,7 +313,7 @@ local function strips_for(plan, report)
 			local route = new_strip(strip, role, order, output_channels)
 			if order ~= ARDOUR.PresentationInfo.max_order then order = order + 1 end
 			mark = { route = route, identity = plan.identity, role = role, key = strip.key, digest = "", source = "-",
-				vca = "-", about = ("%s of %s"):format(strip.key, plan.title) }
+				muted = "-", vca = "-", about = ("%s of %s"):format(strip.key, plan.title) }
 			write_mark(route, mark)
 		elseif mark.undone then
 			set_shown(mark.route, true)
@@ -350,8 +387,17 @@ local function set_regions(route, placed)
 	Session:add_stateful_diff_command(playlist:to_statefuldestructible())
 end
 
+-- Mutes regions, or lets them be heard; within a command that can be undone.
+local function set_muted(regions, muted)
+	for _, region in ipairs(regions) do
+		region:to_stateful():clear_changes()
+		region:set_muted(muted)
+		Session:add_stateful_diff_command(region:to_statefuldestructible())
+	end
+end
+
 -- Puts the regions on their tracks, in one step of undo.
-local function place(plan, tracks, stale, report)
+local function place(plan, tracks, stale, silent, report)
 	local wholes, todo = {}, {}
 	for _, track in ipairs(plan.tracks) do
 		local mark = tracks[track.key]
@@ -370,6 +416,7 @@ local function place(plan, tracks, stale, report)
 		if mark.role == "track" then set_regions(mark.route, {}) end
 	end
 	for _, item in ipairs(todo) do set_regions(item.mark.route, item.placed) end
+	set_muted(silent, true)
 	if not Session:abort_empty_reversible_command() then Session:commit_reversible_command(nil) end
 	for _, item in ipairs(todo) do
 		for _, line in ipairs(report) do
@@ -429,14 +476,14 @@ function M.render(plan)
 				if not planned(plan, mark.role, mark.key) then stale[#stale + 1] = mark end
 			end
 		end
-		place(plan, tracks, stale, report)
+		local source, what, silent = muting(plan)
+		place(plan, tracks, stale, silent or {}, report)
 		cover(plan, tracks)
-		local source = common.get(plan, "source")
-		local muted = source and source.mute and route_by_id(source.track_id)
-		if muted then muted:mute_control():set_value(1, NO_GROUP) end
+		if what == "track" then source:mute_control():set_value(1, NO_GROUP) end
 		for _, track in ipairs(plan.tracks) do
 			local mark = tracks[track.key]
-			mark.digest, mark.undone, mark.source = clips_digest(track), false, muted and source.track_id or "-"
+			mark.digest, mark.undone = clips_digest(track), false
+			mark.source, mark.muted = source and id_of(source) or "-", what or "-"
 			write_mark(mark.route, mark)
 		end
 		for _, mark in pairs(buses) do
@@ -474,7 +521,7 @@ local function watch_undo()
 			set.regions, set.tracks = set.regions + count, set.tracks + 1
 			if mark.undone then set.undone = set.undone + 1 end
 			if mark.undone and count > 0 then set.back = true end
-			set.source = mark.source ~= "-" and mark.source or set.source
+			if mark.muted == "track" then set.source = mark.source end
 		end
 	end
 	for _, set in pairs(sets) do
@@ -513,6 +560,16 @@ function M.remove()
 	end
 	Session:begin_reversible_command("Remove stems")
 	for _, mark in ipairs(our_strips()) do
+		local source = chosen[mark.identity] and mark.muted == "regions" and route_by_id(mark.source)
+		if source then
+			local places, heard = separated_places(mark.source), {}
+			for _, region in ipairs(regions_of(source)) do
+				if region:muted() and places[place_of(region)] then heard[#heard + 1] = region end
+			end
+			set_muted(heard, false)
+		end
+	end
+	for _, mark in ipairs(our_strips()) do
 		if chosen[mark.identity] and mark.role == "track" then set_regions(mark.route, {}) end
 	end
 	if not Session:abort_empty_reversible_command() then Session:commit_reversible_command(nil) end
@@ -544,7 +601,8 @@ local function item_of(region)
 	}
 end
 
--- Track → its items that are wanted: the selected regions, or else all of the selected tracks.
+-- Track → its items that are wanted: the selected regions and those that have stems already, which would be replaced
+-- otherwise; or else all of the selected tracks.
 local function selected_items()
 	local selection = Editor:get_selection()
 	local wanted = {}
@@ -560,13 +618,17 @@ local function selected_items()
 	local found = {}
 	for _, route in ipairs(tracks) do
 		local items = common.array()
-		if not read_mark(route) and not route:to_track():isnil() then
+		local chosen = false
+		if not read_mark(route) then
+			local places = separated_places(id_of(route))
 			for _, region in ipairs(regions_of(route)) do
-				local item = (not next(wanted) or wanted[id_of(region)]) and not region:muted() and item_of(region)
+				local mine = wanted[id_of(region)] or not next(wanted) and not region:muted()
+				local item = (mine or places[place_of(region)]) and item_of(region)
+				chosen = chosen or (item and mine)
 				if item then items[#items + 1] = item end
 			end
 		end
-		if #items > 0 then found[#found + 1] = { route = route, items = items } end
+		if chosen then found[#found + 1] = { route = route, items = items } end
 	end
 	return found
 end
