@@ -128,6 +128,7 @@ _BY_KIND: dict[str, type[RevithionError]] = {
     "job": RequestError,
     "path": RequestError,
     "daw": DawError,
+    "midi": DawError,
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from revithion_bridge.cli.midi import midi_command
 from revithion_stems.cli.console import json_option, print_json, printable
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def list_command(json_mode: bool) -> None:
 @click.option(
     "--new-menus",
     is_flag=True,
-    help="REAPER: put the entry also into menus that you have not customised; REAPER's own entries move into a submenu.",
+    help="REAPER: put the entry also into menus that you have not customised; what they have moves into a submenu.",
 )
 @_dry_run_option
 @json_option
@@ -243,3 +244,6 @@ def _print_report(report: InstallReport, *, dry_run: bool, json_mode: bool) -> N
         click.echo(printable(f"  action   {action.name}: {action.place}; {action.command}"))
     for step in report.steps:
         click.echo(printable(f"  left to do: {step}"))
+
+
+daw_group.add_command(midi_command)

@@ -287,7 +287,7 @@ class BusPlan:
 def marker(identity: str, role: str, key: str) -> str:
     """What marks a ``track``, ``bus``, ``group`` or ``vca`` in a project as ours, wherever a DAW lets us keep a text.
 
-    Whoever finds it knows what to replace. Without white space.
+    Whoever finds it knows what to replace. A format that holds no blanks, or not all characters, codes the key.
     """
     return f"revithion-stems:{identity}:{role}:{key}"
 

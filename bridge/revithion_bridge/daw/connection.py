@@ -26,9 +26,14 @@ def connect_daw(target: str | Path, *, session: str = "") -> DawSession:
     """
     if str(target) in LIVE:
         return find_session(str(target), session)
-    if not target or (isinstance(target, str) and not Path(target).suffix and not Path(target).is_dir()):
+    if not target or not (isinstance(target, Path) or _is_path(target)):
         known = ", ".join(LIVE)
         raise bridge_error("daw.unknown", f"{target!r} is no project, and no DAW that is known; known are {known}")
     from revithion_bridge.daw.file_session import open_project  # only here the writers are needed
 
     return open_project(Path(target))
+
+
+def _is_path(text: str) -> bool:
+    path = Path(text)
+    return path.name != text or bool(path.suffix) or path.is_dir()

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from revithion_bridge.daw.desk_files import RequestName, look_at_requests, sweep_mailbox
+from revithion_bridge.daw.desk_files import RequestName, look_at_requests, offer_choices, sweep_mailbox
 from revithion_bridge.daw.desk_status import job_status
 from revithion_bridge.daw.desk_work import DeskWork, prepare_work, read_request
 from revithion_bridge.daw.mailbox import BoxFile, DawStatus, box_path, open_sessions, write_file
@@ -51,6 +51,7 @@ STATUS_S = 0.2
 MOST_ERRANDS = 64
 """Requests in work at the same time; others wait in their files."""
 _SWEEP_S = 3_600.0
+_OFFER_S = 5.0
 _LEAST_PAUSE_S = 0.02
 _RETRY_S = 1.0
 _LOG = logging.getLogger(__name__)
@@ -146,13 +147,18 @@ class DawDesk:
     # --- the mailbox ---
 
     async def _work(self) -> None:
-        swept = -_SWEEP_S
+        swept = offered = -_SWEEP_S
         while True:
             try:
                 if time.monotonic() - swept >= _SWEEP_S:
                     swept = time.monotonic()
                     await asyncio.to_thread(sweep_mailbox)
                 await self._look()
+                if time.monotonic() - offered >= _OFFER_S:
+                    offered = time.monotonic()
+                    await asyncio.to_thread(offer_choices)
+            except RevithionError as exc:
+                _LOG.warning("the DAWs' choices are not renewed: %s", exc.message)
             except Exception:  # noqa: BLE001 - a mailbox that can't be read must not end the daemon
                 _LOG.exception("the mailbox of the DAW scripts can't be looked at")
             await asyncio.sleep(_LEAST_PAUSE_S)

@@ -7,15 +7,22 @@ import time
 from pathlib import Path
 from typing import TypeAlias
 
+import msgspec
+
 from revithion_bridge.daw.mailbox import (
+    MAILBOX_VERSION,
     BoxFile,
     DawStatus,
     box_path,
     list_files,
+    mailbox_folder,
     make_mailbox_folder,
     open_sessions,
     read_file,
+    write_file,
 )
+from revithion_bridge.daw.plan_presets import list_presets
+from revithion_stems.catalog import load_catalog
 from revithion_stems.errors import RevithionError
 from revithion_stems.jobs import JobState
 
@@ -56,6 +63,21 @@ def sweep_mailbox(older_than_s: float = KEPT_S) -> None:
     ]
     for path in (*files, *folder.glob("*.part")):
         _remove_if_old(path, older_than_s)
+
+
+def offer_choices() -> None:
+    """Writes down which presets and models there are, for the scripts' dialogs, if that has changed.
+
+    Raises:
+        RevithionError: ``daw.plan``: a preset of the user's is not sound; what is there stays.
+        OSError: It can't be written.
+    """
+    presets = [{"name": name, "label": preset.label or name} for name, preset in list_presets().items()]
+    models = [spec.name for spec in load_catalog().models]
+    path = mailbox_folder() / "choices.json"
+    choices = {"v": MAILBOX_VERSION, "presets": presets, "models": models}
+    if not path.is_file() or path.read_bytes() != msgspec.json.encode(choices):
+        write_file(path, choices)
 
 
 def _remove_if_old(path: Path, older_than_s: float) -> None:

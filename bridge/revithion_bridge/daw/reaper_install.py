@@ -1,9 +1,9 @@
 """Our scripts in REAPER: files in its resource folder, actions, entries in menus, and the listener at its start.
 
 REAPER keeps a menu in ``reaper-menu.ini`` only if the user has changed it, and shows its own otherwise. A section with
-nothing but our entry takes the place of the whole menu, and REAPER's own entries then are in a submenu of it, if its option
-"Include default menu as submenu" is on. So an entry is only added to a section that is there, unless the user asks for a
-new one; else the user is told how.
+nothing but our entry takes the place of the whole menu: REAPER's own entries then are in a submenu of it if its option
+"Include default menu as submenu" is on, and nowhere if not. So an entry is only added to a section that is there,
+unless the user asks for a new one; else the user is told how.
 """
 
 from __future__ import annotations
