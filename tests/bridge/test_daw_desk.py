@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -365,3 +366,28 @@ def test_only_jobs_that_go_first_are_counted() -> None:
     assert job_status("r", JOB, 0, ["job-2"], snapshot).text == "waiting: 2 jobs before this one"
     alone = msgspec.structs.replace(snapshot, jobs=(JOB,))
     assert job_status("r", JOB, 0, ["job-2"], alone).text == "waiting"
+
+
+def test_the_dialogs_choices_are_offered_and_follow_the_presets(
+    daw: MailboxDaw, presets: Path, daemon: DaemonProcess, tmp_path: Path
+) -> None:
+    path = tmp_path / "state" / "daw" / "choices.json"
+
+    def names() -> list[str]:
+        return [preset["name"] for preset in json.loads(path.read_bytes())["presets"]] if path.is_file() else []
+
+    wait_for(lambda: names()[-1:] == ["slow"])
+    assert "htdemucs" in json.loads(path.read_bytes())["models"]
+    (presets / "broken.toml").write_text("label = [")
+    (presets / "mine.toml").write_text('label = "My way"\n')
+    time.sleep(6.0)
+    assert names()[-1] == "slow"  # what is not sound changes nothing
+    (presets / "broken.toml").unlink()
+    wait_for(lambda: "mine" in names())
+
+
+def wait_for(happened: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import stempeg
 
 from ardour_desktop import ArdourDesktop, ArdourHome, require_ardour, wait_until
 from daemon_program import DaemonProcess
+from daw.saved_session import Saved, null_db, without_looks
 from revithion_bridge import connect, connect_daw
 from revithion_bridge.connection import read_connection
 from revithion_bridge.daw.mailbox import list_files
@@ -25,7 +24,6 @@ from revithion_stems.stem_colours import stem_colour
 from revithion_stems.weights import ModelStore
 
 STEMS = ["drums", "bass", "other", "vocals"]
-TICKS = 282_240_000  # of Ardour's clock in a second
 NULL_DB = -120.0
 RUNS = 5  # a race between our connections and Ardour's own once showed in 2 of 12
 SEPARATE = "Separate to stems"
@@ -62,46 +60,6 @@ def real_song_48k(real_song: Path) -> Path:
     return path
 
 
-class Saved:
-    """What a saved session says."""
-
-    def __init__(self, text: str) -> None:
-        root = ET.fromstring(text)
-        self.rate = int(root.attrib["sample-rate"])
-        self.routes = {route.attrib["name"]: route for route in root.iter("Route")}
-        self.playlists = {playlist.attrib["id"]: playlist for playlist in root.iter("Playlist")}
-        self.groups = {group.attrib["name"]: group.attrib for group in root.iter("RouteGroup")}
-        self.vcas = [vca.attrib["name"] for vca in root.iter("VCA")]
-
-    def wiring(self, name: str) -> list[list[str]]:
-        """For each output of a strip, what it is connected with."""
-        outputs = next(io for io in self.routes[name].findall("IO") if io.attrib["direction"] == "Output")
-        return [[wire.attrib["other"] for wire in port.findall("Connection")] for port in outputs.findall("Port")]
-
-    def regions(self, name: str) -> list[tuple[int, int, int]]:
-        """Position, start within the source, and length of a track's regions, in frames."""
-        playlist = self.playlists[self.routes[name].attrib["audio-playlist"]]
-        found: list[tuple[int, int, int]] = []
-        for region in playlist.findall("Region"):
-            length, position = region.attrib["length"].split("@")
-            found.append((self._frames(position), self._frames(region.attrib["start"]), self._frames(length)))
-            assert region.attrib["fade-in-active"] == region.attrib["fade-out-active"] == "0"
-            assert region.attrib["scale-amplitude"] == "1"
-        return sorted(found)
-
-    def _frames(self, ticks: str) -> int:
-        frames, rest = divmod(int(ticks.removeprefix("a")) * self.rate, TICKS)
-        assert rest == 0
-        return frames
-
-    def muted(self, name: str) -> bool:
-        return self.routes[name].find("./Controllable[@name='mute']").attrib["value"] == "1"  # type: ignore[union-attr]
-
-    def colour(self, name: str) -> str:
-        number = int(self.routes[name].find("PresentationInfo").attrib["color"])  # type: ignore[union-attr]
-        return f"#{number >> 8:06X}"
-
-
 def saw(desktop: ArdourDesktop, strips: int = 8) -> Callable[[], bool]:
     """Whether the session has so many strips of ours, and nothing is under way."""
 
@@ -131,20 +89,6 @@ def check_as_planned(saved: Saved, frames: int, position: int = 0, start: int = 
         assert saved.routes[bus].find("Slavable/Master") is not None
     assert saved.vcas == [f"{title} stems"]
     assert saved.muted(title)
-
-
-def without_looks(text: str) -> str:
-    """The session without what is selected, and the number that Ardour counts up with everything that it shows."""
-    return re.sub(r'id-counter="\d+"|<StripableAutomationControl [^>]*>', "", text)
-
-
-def null_db(export: Path, reference: np.ndarray) -> float:
-    """Level of the difference of an export and what it should be, which begins where the export does."""
-    got, _ = soundfile.read(export, dtype="float64", always_2d=True)
-    assert abs(len(got) - len(reference)) <= 1, (len(got), len(reference))
-    frames = min(len(got), len(reference))
-    error = np.sum((got[:frames] - reference[:frames]) ** 2)
-    return float(10.0 * np.log10(error / np.sum(reference[:frames] ** 2) + 1e-30))
 
 
 def in_session(session: Path, name: str) -> np.ndarray:

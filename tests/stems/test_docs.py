@@ -252,7 +252,7 @@ SOURCES = "\n".join(p.read_text(encoding="utf-8") for p in sorted((ROOT / "revit
 
 
 def test_no_page_names_an_error_code_that_does_not_exist() -> None:
-    families = "request|compare|stems|job|config|catalog|input|model|output|engine"
+    families = "request|compare|stems|job|config|catalog|input|model|output|engine|daw|midi"
     dotted = rf"(?:{families}|path|protocol|auth|events|live|daemon|worker)\.[a-z_]+"
     known = set(re.findall(rf'"({dotted})"', SOURCES))
     built = tuple(f"{family}." for family in re.findall(r'code=f"(\w+)\.\{', SOURCES))  # such as request.{field}
@@ -261,7 +261,7 @@ def test_no_page_names_an_error_code_that_does_not_exist() -> None:
     known |= {f"request.{name}" for name in re.findall(r'_(?:one_of|in_range)\("(\w+)"', SOURCES)}
     for page in PAGES:
         for code in re.findall(rf"[`\"]({dotted})[`\"]", page.read_text(encoding="utf-8")):
-            assert code in known or code.endswith((".toml", ".log", ".py")), f"{page.relative_to(ROOT)}: {code}"
+            assert code in known or code.endswith((".toml", ".log", ".py", ".lua")), f"{page.relative_to(ROOT)}: {code}"
     notices = set(re.findall(r'notice\(\s*"([a-z_.]+)"', SOURCES))
     text = section(read("docs/cli.md"), "JSON events")
     listed = set(re.findall(r"`([a-z]+\.[a-z_]+)`", text[text.index("Codes of notices") :].split("\n\n")[0]))

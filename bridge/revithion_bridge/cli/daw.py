@@ -76,7 +76,7 @@ def list_command(json_mode: bool) -> None:
 @_daw_argument
 @_version_option
 @_folder_option
-@click.option("--startup/--no-startup", default=True, help="REAPER: run the listener from its start (default).")
+@click.option("--no-startup", is_flag=True, help="REAPER: don't run the listener from its start.")
 @click.option(
     "--new-menus",
     is_flag=True,
@@ -85,7 +85,7 @@ def list_command(json_mode: bool) -> None:
 @_dry_run_option
 @json_option
 def install_command(
-    daw: str, version: str, folder: Path | None, startup: bool, new_menus: bool, dry_run: bool, json_mode: bool
+    daw: str, version: str, folder: Path | None, no_startup: bool, new_menus: bool, dry_run: bool, json_mode: bool
 ) -> None:
     """Copy the scripts into a DAW's folder, and register actions and menu entries. Close the DAW first.
 
@@ -94,7 +94,7 @@ def install_command(
     from revithion_bridge.daw.script_check import install_scripts
 
     for found in _folders(daw, version, folder):
-        report = install_scripts(found, startup=startup, new_menus=new_menus, dry_run=dry_run)
+        report = install_scripts(found, startup=not no_startup, new_menus=new_menus, dry_run=dry_run)
         _print_report(report, dry_run=dry_run, json_mode=json_mode)
 
 

@@ -80,14 +80,15 @@ class DawSession(abc.ABC):
         if isinstance(plan, BusPlan):
             return self.render(plan)
         found = find_stems(stems, self.media_folder)
-        preset = find_preset(plan if plan is not None else DEFAULT_PRESET)
-        name = plan if isinstance(plan, str) else preset.label
+        wanted = plan if plan is not None else DEFAULT_PRESET
+        preset = find_preset(wanted)
+        name = preset.label if isinstance(wanted, PlanPreset) else Path(wanted).stem
         placement = StemPlacement(stems=found.stems, position=parse_alignment(align_to) or PROJECT_START)
         return self.render(
             build_plan(
                 [placement],
                 preset,
-                identity=found.identity(name or DEFAULT_PRESET),
+                identity=found.identity(name),
                 title=found.title,
                 model=found.model,
                 gain_db=found.gain_db,
