@@ -81,6 +81,14 @@ def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
     assert failure.value.code == "daw.unknown"
 
 
+def test_a_sessions_hints_name_no_options_of_the_command_line(tmp_path: Path) -> None:
+    write_stems(tmp_path / "stems")
+    (tmp_path / "taken").touch()
+    with pytest.raises(OutputError) as failure:
+        open_project(tmp_path / "taken" / "song.dawproject").import_stems(tmp_path / "stems")
+    assert "-o" not in failure.value.hint
+
+
 @pytest.mark.parametrize("name", list(WRITERS))
 def test_every_writer_can_be_loaded(name: str) -> None:
     assert callable(WRITERS[name].load())

@@ -244,3 +244,13 @@ def test_a_cut_clip_begins_a_stem_mp4(tmp_path: Path) -> None:
         with_reader.close()
     assert len(played) == 15_000
     assert np.abs(played[2000:-2000] - source[22_000:33_000]).max() < 0.05
+
+
+def test_a_stem_mp4_is_not_made_of_stems_that_became_shorter(tmp_path: Path) -> None:
+    write_stems(tmp_path / "stems")
+    plan = make_plan(tmp_path / "stems")
+    soundfile.write(plan.tracks[2].clips[0].file, np.zeros((FRAMES - 1, 2)), RATE)
+    with pytest.raises(RevithionError, match="any more") as failure:
+        write_stem_mp4(plan, tmp_path / "song.stem.mp4")
+    assert failure.value.code == "daw.plan"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["stems"]

@@ -135,5 +135,6 @@ def test_what_can_not_be_put_together(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a finite number"):
         prepare(tmp_path, (left, 0), (write(tmp_path / "nan.wav", np.full((1, 9), np.nan, np.float32)), 0))
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(OutputError):
+    with pytest.raises(OutputError) as failure:
         prepare(tmp_path / "taken", (left, 0), (left, 0))
+    assert "-o" not in failure.value.hint

@@ -23,6 +23,7 @@ from revithion_stems.audio_files import read_audio
 from revithion_stems.stem_colours import stem_colour
 from revithion_stems.weights import ModelStore
 
+RATE = 44_100
 STEMS = ["drums", "bass", "other", "vocals"]
 NULL_DB = -120.0
 RUNS = 5  # a race between our connections and Ardour's own once showed in 2 of 12
@@ -70,11 +71,11 @@ def saw(desktop: ArdourDesktop, strips: int = 8) -> Callable[[], bool]:
     return look
 
 
-def separate(desktop: ArdourDesktop, strip: int = 1, timeout_s: float = 120.0) -> None:
+def separate(desktop: ArdourDesktop, strip: int = 1, timeout_s: float = 120.0, strips: int = 8) -> None:
     """Selects a track and separates it, as its user does."""
     desktop.select(strip)
     desktop.action(SEPARATE)
-    wait_until(saw(desktop), timeout_s, f"no stems: {desktop.log()[-1000:]}, windows {desktop.windows()}")
+    wait_until(saw(desktop, strips), timeout_s, f"no stems: {desktop.log()[-1000:]}, windows {desktop.windows()}")
 
 
 def check_as_planned(saved: Saved, frames: int, position: int = 0, start: int = 0, title: str = "Falcon 69") -> None:
@@ -170,6 +171,90 @@ def test_a_second_run_changes_nothing_undo_removes_all_and_redo_brings_it_back(t
             check_as_planned(Saved(desktop.save()), frames)
     song, _ = soundfile.read(real_song, dtype="float64")
     assert null_db(home.export(session, tmp_path / "out.wav"), song) <= NULL_DB
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+def test_other_numbers_of_channels(tmp_path: Path, channels: int) -> None:
+    """What the master plays is what it played before, whatever Ardour's panners make of the source."""
+    file = tmp_path / "Falcon 69.wav"
+    samples = np.random.default_rng(3).normal(0, 0.1, (RATE, channels))
+    soundfile.write(file, samples, RATE, "FLOAT")
+    home, session = make(tmp_path, "channels")
+    with DaemonProcess(), ArdourDesktop(home, session) as desktop:
+        desktop.bring_in(file)
+        desktop.by_hand(EACH_REGION % "region:to_audioregion ():set_fade_in_active (false)")
+        desktop.by_hand(EACH_REGION % "region:to_audioregion ():set_fade_out_active (false)")
+        separate(desktop)
+        desktop.save()
+        desktop.quiet_copy(tmp_path / "stems")
+        desktop.action("Editor/undo")
+        wait_until(lambda: "(undone)" in desktop.save(), 20, "it was not undone")
+        check_gone(Saved(desktop.save()))
+    source, _ = soundfile.read(home.export(session, tmp_path / "source.wav"))
+    assert np.abs(source).max() > 0.1
+    assert null_db(home.export(tmp_path / "stems" / session.name, tmp_path / "stems.wav"), source) <= NULL_DB
+
+
+def test_two_tracks_one_after_the_other(tmp_path: Path, real_song: Path) -> None:
+    """Each has a set of its own, and the second separation leaves the first alone."""
+    song, _ = soundfile.read(real_song, dtype="float64")
+    noise = np.random.default_rng(5).normal(0, 0.05, song.shape)
+    soundfile.write(tmp_path / "Noise.wav", noise, RATE, "FLOAT")
+    home, session = make(tmp_path, "two")
+    with DaemonProcess(), ArdourDesktop(home, session) as desktop:
+        desktop.bring_in(real_song, tmp_path / "Noise.wav")
+        separate(desktop, strip=2)
+        first = Saved(desktop.save())
+        separate(desktop, strip=1, strips=16)
+        saved = Saved(desktop.save())
+    assert set(saved.vcas) == set(saved.groups) == {"Falcon 69 stems", "Noise stems"}
+    assert saved.muted("Falcon 69")
+    assert saved.muted("Noise")
+    for name in first.routes:
+        assert saved.wiring(name) == first.wiring(name)
+    assert null_db(home.export(session, tmp_path / "out.wav"), song + noise) <= NULL_DB
+
+
+SEPARATE_WITH = """
+local folder = ARDOUR.user_config_directory (-1) .. "/revithion_stems"
+assert (loadfile (folder .. "/stems.lua")) (folder).separate ({ preset = "%s" })
+"""
+
+
+def test_another_preset_of_the_same_track_takes_the_place_of_the_first(tmp_path: Path, real_song: Path) -> None:
+    """Two sets of one source would be heard together. What is put away comes back by Undo, and by its preset."""
+    song, _ = soundfile.read(real_song, dtype="float64")
+    sets = {"4-stems-to-buses": {"Drums", "Bass", "Other", "Vocals"}, "vocals-instrumental": {"Vocals 1", "No vocals"}}
+    home, session = make(tmp_path, "presets")
+
+    def tracks(saved: Saved) -> set[str]:
+        """Of ours, those that have clips."""
+        ours = {name for name, route in saved.routes.items() if "audio-playlist" in route.attrib} - {"Falcon 69"}
+        return {name for name in ours if saved.regions(name)}
+
+    def check(preset: str, copy: str) -> None:
+        wait_until(lambda: tracks(Saved(desktop.save())) == sets[preset], 20, f"{copy}: not the stems of {preset}")
+        time.sleep(1.0)  # what watches undo has looked
+        saved = Saved(desktop.save())
+        active = {name for name, route in saved.routes.items() if route.attrib["active"] == "1"}
+        assert {name for name in active if " Bus" not in name} == sets[preset] | {"Master", "Falcon 69"}
+        assert saved.muted("Falcon 69")
+        assert len(saved.vcas) == (preset == "4-stems-to-buses")
+        desktop.quiet_copy(tmp_path / copy)
+
+    with DaemonProcess(), ArdourDesktop(home, session) as desktop:
+        desktop.bring_in(real_song)
+        separate(desktop)
+        for preset in ("vocals-instrumental", "4-stems-to-buses"):
+            desktop.select(1)
+            desktop.by_hand(SEPARATE_WITH % preset)
+            wait_until(lambda: not list_files("request"), 60, "no stems")
+            check(preset, preset)
+        for step, preset in [("undo", "vocals-instrumental"), ("redo", "4-stems-to-buses")]:
+            desktop.action(f"Editor/{step}")
+            check(preset, step)
+    for copy in (*sets, "undo", "redo"):
+        assert null_db(home.export(tmp_path / copy / session.name, tmp_path / f"{copy}.wav"), song) <= NULL_DB, copy
 
 
 @pytest.mark.parametrize(("session_rate", "song_rate"), [(48_000, 44_100), (44_100, 48_000)])

@@ -90,6 +90,10 @@ ITEM_FIELDS = {"POSITION": "D_POSITION", "SNAPOFFS": "D_SNAPOFFSET", "LENGTH": "
 FADES = {"FADEIN": "IN", "FADEOUT": "OUT"}
 
 
+TRACK_FIELDS = {"MUTESOLO": ("B_MUTE", 0), "ISBUS": ("I_FOLDERDEPTH", 1), "NCHAN": ("I_NCHAN", 0)}
+TRACK_FIELDS["MAINSEND"] = ("B_MAINSEND", 0)
+
+
 @dataclass(eq=False)
 class Item:
     """A media item. A new one has fades and loops, as a user may have set: who wants none must say so."""
@@ -389,6 +393,46 @@ class Project:
                 gain *= other.values["D_VOL"]
         return gain
 
+    def read_text(self, text: str) -> None:
+        """Takes its tracks from a project file, as far as we write them."""
+        self.tracks = []
+        lines = [line.strip() for line in text.splitlines()]
+        starts = [at for at, line in enumerate(lines) if line.startswith("<TRACK")]
+        blocks = [lines[at : _end_of_block(lines, at)] for at in starts]
+        self.tracks = [Track() for _ in blocks]
+        for track, block in zip(self.tracks, blocks, strict=True):
+            self._read_track(track, block)
+
+    def _read_track(self, track: Track, block: list[str]) -> None:
+        track.guid = words(block[0])[1]
+        of, at = track.values, 1
+        while block[at] != ">":
+            word, *rest = words(block[at])
+            end = _end_of_block(block, at) if word.startswith("<") else at + 1
+            if word == "<ITEM":
+                item = Item(track=track)
+                item.read_chunk("\n".join(block[at:end]))
+                for source in [take.source for take in item.takes if take.source is not None]:
+                    source.root.path = str(Path(self.path).parent / source.root.path)
+                track.items.append(item)
+            elif word == "<EXT":
+                track.ext = {words(line)[0]: words(line)[1] for line in block[at + 1 : end - 1]}
+            elif word == "NAME":
+                track.name = rest[0]
+            elif word == "PEAKCOL":
+                of["I_CUSTOMCOLOR"] = float(rest[0])
+            elif word == "VOLPAN":
+                of["D_VOL"], of["D_PAN"] = float(rest[0]), float(rest[1])
+            elif word in TRACK_FIELDS:
+                name, place = TRACK_FIELDS[word]
+                of[name] = float(rest[place])
+            elif word == "AUXRECV":
+                send = Send(target=track)
+                names = {"I_SENDMODE": 1, "D_VOL": 2, "D_PAN": 3, "B_MUTE": 4, "I_SRCCHAN": 7, "I_DSTCHAN": 8}
+                send.values.update({name: float(rest[place]) for name, place in names.items()})
+                self.tracks[int(rest[0])].sends.append(send)
+            at = end
+
     def text(self) -> str:
         """As a project file."""
         lines = ['<REAPER_PROJECT 0.1 "7.0/linux-x86_64" 0', f"SAMPLERATE {self.sample_rate or 44100} 1 0"]
@@ -403,6 +447,8 @@ class Project:
                     if send.target is track:
                         levels = f"{send.values['I_SENDMODE']:g} {send.values['D_VOL']!r} {send.values['D_PAN']!r}"
                         lines.append(f"AUXRECV {index} {levels} 0 0 0 {send.values['I_SRCCHAN']:g} 0 -1:U 0 -1 ''")
+            if track.ext:
+                lines += ["<EXT", *(f"{name} {quoted(text)}" for name, text in track.ext.items()), ">"]
             lines += [line for item in track.items for line in item.chunk().rstrip().split("\n")]
             lines.append(">")
         return "\n".join([*lines, ">"]) + "\n"

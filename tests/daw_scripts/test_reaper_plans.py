@@ -35,6 +35,7 @@ from revithion_bridge.daw.bus_plan import (
 from revithion_bridge.daw.mailbox import Answer
 from revithion_bridge.daw.plan_builder import StemFile, StemPlacement, build_plan, plan_identity, shown_name
 from revithion_bridge.daw.plan_presets import find_preset
+from revithion_bridge.daw.rpp_project import write_rpp
 
 IDENTITY = plan_identity("test")
 
@@ -246,6 +247,58 @@ class TestImport:
         assert command(listener, "import", plan={"version": 1, "tracks": [{}]}).error is not None
         assert listener.running
         assert project.tracks == []
+
+
+class TestProjectFiles:
+    """A project that was written while REAPER did not run is opened in it, and the other way round."""
+
+    @staticmethod
+    def close(project: Project) -> Path:
+        path = Path(project.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(project.text(), encoding="utf-8")
+        return path
+
+    @pytest.mark.parametrize("preset", ["4-stems-to-buses", "vocals-instrumental", "tracks-only"])
+    def test_what_was_written_is_found_in_reaper(
+        self, project: Project, listener: Script, stems: dict[str, StemFile], song: Path, preset: str
+    ) -> None:
+        plan = plan_of(stems, preset)
+        write_rpp(plan, Path(project.path))
+        project.read_text(Path(project.path).read_text(encoding="utf-8"))
+        before, routing = [track.guid for track in project.tracks], feeds(project)
+        assert "created" not in render(listener, plan).values()
+        assert [track.guid for track in project.tracks] == before
+        assert feeds(project) == routing
+        assert [len(track.items) for track in project.tracks if track.items] == [1] * len(plan.tracks)
+        assert set(render(listener, plan).values()) == {"unchanged"}
+        original, _ = soundfile.read(song)
+        assert np.abs(project.mix(RATE, RATE) - original.T).max() < EXACT
+
+    @pytest.mark.parametrize("preset", ["4-stems-to-buses", "vocals-instrumental", "tracks-only"])
+    def test_what_reaper_has_is_found_in_its_project(
+        self, project: Project, listener: Script, stems: dict[str, StemFile], song: Path, preset: str
+    ) -> None:
+        plan = plan_of(stems, preset)
+        render(listener, plan)
+        path = self.close(project)
+        assert not write_rpp(plan, path).changed
+        assert path.read_text(encoding="utf-8") == project.text()
+
+    def test_other_stems_replace_those_that_another_adapter_has_put_there(
+        self, project: Project, listener: Script, stems: dict[str, StemFile], song: Path, tmp_path: Path
+    ) -> None:
+        others = plan_of(split(song, tmp_path / "other stems", seed=1))
+        write_rpp(plan_of(stems), Path(project.path))
+        project.read_text(Path(project.path).read_text(encoding="utf-8"))
+        render(listener, others)
+        assert [len(track.items) for track in project.tracks if track.items] == [1] * len(others.tracks)
+        path = self.close(project)
+        assert {strip.outcome.value for strip in write_rpp(plan_of(stems), path).strips} == {"replaced", "unchanged"}
+        project.read_text(path.read_text(encoding="utf-8"))
+        assert [len(track.items) for track in project.tracks if track.items] == [1] * len(others.tracks)
+        original, _ = soundfile.read(song)
+        assert np.abs(project.mix(RATE, RATE) - original.T).max() < EXACT
 
 
 class TestFaders:

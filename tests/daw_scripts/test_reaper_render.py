@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rpp
-from installed_reaper import EXACT, RATE, Reaper, feeds, names, nesting, song_track, write_song
+from installed_reaper import EXACT, OPTIONS, RATE, Reaper, feeds, names, nesting, song_track, write_song
 from reaper_project import Project, Source, Take, Track, place, same_state
 from stand_in_desk import Desk
 
@@ -210,6 +210,97 @@ class TestItems:
         reaper.separate(desk)  # of the same track: it replaces those of the first item, which is heard again
         assert (first.values["B_MUTE"], second.values["B_MUTE"]) == (0.0, 1.0)
         assert np.abs(project.mix(RATE, 4 * RATE) - before).max() < EXACT
+
+    def test_one_item_after_the_whole_track(self, reaper: Reaper, project: Project, desk: Desk, song: Path) -> None:
+        """The others have no stems any more, so the track is heard again, and only that item is muted."""
+        track = song_track(project, song)
+        first, second = track.items[0], place(track, song, D_POSITION=2.0)
+        before = project.mix(RATE, 4 * RATE)
+        reaper.separate(desk)
+        assert track.values["B_MUTE"] == 1.0
+        first.values["B_UISEL"] = 1.0
+        reaper.separate(desk)
+        assert (track.values["B_MUTE"], first.values["B_MUTE"], second.values["B_MUTE"]) == (0.0, 1.0, 0.0)
+        assert np.abs(project.mix(RATE, 4 * RATE) - before).max() < EXACT
+
+    def test_a_track_that_the_user_has_muted_stays_so(
+        self, reaper: Reaper, project: Project, desk: Desk, song: Path
+    ) -> None:
+        track = song_track(project, song)
+        place(track, song, D_POSITION=2.0)
+        track.items[0].values["B_UISEL"], track.values["B_MUTE"] = 1.0, 1.0
+        reaper.separate(desk)
+        assert track.values["B_MUTE"] == 1.0
+
+
+class TestAnotherPreset:
+    """Two sets of one source would be heard together: the second takes the place of the first."""
+
+    @staticmethod
+    def separate(reaper: Reaper, desk: Desk, preset: str) -> None:
+        reaper.inputs = [[preset, "", ""]]
+        script = reaper.open(OPTIONS)
+        desk.finish_all()
+        script.run_to_end()
+
+    def test_the_first_set_goes_in_the_same_step(
+        self, reaper: Reaper, project: Project, desk: Desk, song: Path
+    ) -> None:
+        song_track(project, song)
+        before = project.mix(RATE, RATE)
+        reaper.separate(desk)
+        first = project.snapshot()
+        self.separate(reaper, desk, "tracks-only")
+        assert names(project) == ["Mix", "Mix stems", "Drums", "Bass", "Other", "Vocals"]
+        assert np.abs(project.mix(RATE, RATE) - before).max() < EXACT
+        assert len(project.undo) == 2
+        project.undo_once()
+        assert same_state(project.tracks, first)
+
+    def test_sets_of_other_tracks_stay(
+        self, reaper: Reaper, project: Project, desk: Desk, song: Path, tmp_path: Path
+    ) -> None:
+        mix = song_track(project, song)
+        reaper.separate(desk)
+        mix.values["I_SELECTED"] = 0.0
+        guitar = project.add_track("Guitar")
+        place(guitar, write_song(tmp_path / "guitar.wav", seed=8))
+        guitar.values["I_SELECTED"] = 1.0
+        self.separate(reaper, desk, "tracks-only")
+        assert set(STANDING) < set(names(project))
+
+    def test_a_copy_that_the_user_made_stays(self, reaper: Reaper, project: Project, desk: Desk, song: Path) -> None:
+        song_track(project, song)
+        reaper.separate(desk)
+        project.tracks.append(Track(name="My drums", ext=dict(project.track("Drums").ext)))
+        self.separate(reaper, desk, "tracks-only")
+        assert names(project) == ["Mix", "Mix stems", "Drums", "Bass", "Other", "Vocals", "My drums"]
+
+    def test_stems_of_its_stems_go_along(self, reaper: Reaper, project: Project, desk: Desk, song: Path) -> None:
+        mix = song_track(project, song)
+        before = project.mix(RATE, RATE)
+        reaper.separate(desk)
+        bass = project.track("Bass")
+        mix.values["I_SELECTED"], bass.values["I_SELECTED"] = 0.0, 1.0
+        reaper.separate(desk)
+        mix.values["I_SELECTED"], bass.values["I_SELECTED"] = 1.0, 0.0
+        self.separate(reaper, desk, "tracks-only")
+        assert names(project) == ["Mix", "Mix stems", "Drums", "Bass", "Other", "Vocals"]
+        assert np.abs(project.mix(RATE, RATE) - before).max() < EXACT
+
+    def test_items_that_have_no_stems_any_more_are_heard_again(
+        self, reaper: Reaper, project: Project, desk: Desk, song: Path
+    ) -> None:
+        track = song_track(project, song)
+        first, second = track.items[0], place(track, song, D_POSITION=2.0)
+        place(track, song, D_POSITION=3.5)
+        before = project.mix(RATE, 5 * RATE)
+        for preset, chosen in [("", (first, second)), ("tracks-only", (first,)), ("", (second,))]:
+            for item in (first, second):
+                item.values["B_UISEL"] = float(item in chosen)
+            self.separate(reaper, desk, preset)
+            assert [bool(item.values["B_MUTE"]) for item in (first, second)] == [first in chosen, second in chosen]
+            assert np.abs(project.mix(RATE, 5 * RATE) - before).max() < EXACT
 
 
 class TestAgain:

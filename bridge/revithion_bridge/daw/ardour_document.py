@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 from lxml import etree
 
-from revithion_bridge.daw.ardour_units import SESSION_VERSIONS, SUPERCLOCKS_PER_SECOND, port_prefix, route_name
+from revithion_bridge.daw.ardour_units import (
+    SESSION_VERSIONS,
+    SUPERCLOCKS_PER_SECOND,
+    port_prefix,
+    route_name,
+    superclocks,
+)
 from revithion_bridge.daw.bus_plan import Tempo
+from revithion_bridge.daw.project_files import next_version
+from revithion_bridge.daw.xml_tree import Element
 from revithion_bridge.errors import bridge_error
-from revithion_stems.digests import sha256_file
 from revithion_stems.errors import RevithionError
 from revithion_stems.file_set import FileSet
-from revithion_stems.output_errors import output_errors
 from revithion_stems.paths import safe_component
-
-Element: TypeAlias = etree._Element  # pyright: ignore[reportPrivateUsage] # lxml gives its elements no public name
 
 SUFFIX = ".ardour"
 _TAKEN_NAMES = ("Master", "Monitor", "Click", "Auditioner", "LTC-in", "LTC-out")
@@ -69,11 +71,6 @@ class ArdourDocument:
         return self.path.parent
 
     @property
-    def superclocks_per_second(self) -> int:
-        """The session's unit of audio time."""
-        return int(self.section("TempoMap").get("superclocks-per-second", SUPERCLOCKS_PER_SECOND))
-
-    @property
     def changed(self) -> bool:
         """Whether the tree is another one than was read."""
         return self.encode() != self._before
@@ -101,6 +98,11 @@ class ArdourDocument:
             if "MasterOut" in presentation(route).get("flags", ""):
                 return route
         raise self.wrong("the session has no master bus")
+
+    def superclocks(self, frames: int) -> int:
+        """Frames in the session's unit of audio time."""
+        per_second = int(self.section("TempoMap").get("superclocks-per-second", SUPERCLOCKS_PER_SECOND))
+        return superclocks(frames, self.rate, per_second)
 
     def new_id(self) -> str:
         """An id that nothing in the session has."""
@@ -167,14 +169,10 @@ class ArdourDocument:
             RevithionError: ``daw.in_use``: the file is another one by now.
             OutputError: It can't be written.
         """
-        with output_errors(self.path):
+        with next_version(files, self.path) as part:
             if self.path.read_bytes() != self._data:
                 raise bridge_error("daw.in_use", f"{self.path} was changed meanwhile")
-            files.add(self.path.with_name(self.path.name + ".bak"), self._data)
-            part = files.new_part(self.path)
             part.write_bytes(self.encode())
-            shutil.copymode(self.path, part)
-            sha256_file(part, flush=True)
 
     def encode(self) -> bytes:
         """The tree as Ardour would write it."""
@@ -197,13 +195,6 @@ def add_control(document: ArdourDocument, parent: Element, name: str, value: flo
     """A value that faders and automation can move."""
     attributes = {"name": name, "id": document.new_id(), "flags": flags, "value": f"{value:.17g}"}
     return etree.SubElement(parent, "Controllable", attributes)
-
-
-def drop(element: Element) -> None:
-    """Takes an element out of the tree."""
-    parent = element.getparent()
-    if parent is not None:
-        parent.remove(element)
 
 
 def presentation(route: Element) -> Element:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from lxml import etree
 
-from revithion_bridge.daw.ardour_document import ArdourDocument, Element, add_control, drop, unique
+from revithion_bridge.daw.ardour_document import ArdourDocument, add_control, unique
 from revithion_bridge.daw.ardour_units import rgba
 from revithion_bridge.daw.bus_plan import PlannedGroup
+from revithion_bridge.daw.xml_tree import Element, drop
 
 
 def add_group(document: ArdourDocument, group: PlannedGroup) -> Element:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,16 +15,14 @@ import numpy as np
 import soxr
 
 from revithion_bridge.daw.bus_plan import PlannedClip
+from revithion_bridge.daw.clip_audio import changed_clip, content_digest, open_clip, wav_file
+from revithion_bridge.daw.project_files import flush_file
 from revithion_bridge.errors import bridge_error
 from revithion_stems.audio import Float32
 from revithion_stems.audio_files import AudioReader, read_info
-from revithion_stems.digests import sha256_file
-from revithion_stems.encoders import TrackInfo, open_encoder
-from revithion_stems.errors import InputError, RevithionError
+from revithion_stems.errors import InputError
 from revithion_stems.output_errors import output_errors
-from revithion_stems.output_format import OutputFormat
 from revithion_stems.paths import safe_component
-from revithion_stems.tags import Tags
 
 _MOST_KEY_BYTES = 120
 _OURS = re.compile(r"-[0-9a-f]{16}(%[A-Za-z])?\.wav\Z")
@@ -69,29 +66,16 @@ class SessionAudio:
             RevithionError: ``daw.plan``: the clip's file is not what the plan says.
         """
         clip = self.clip
-        with contextlib.ExitStack() as stack:
-            reader = stack.enter_context(AudioReader(Path(clip.file)))
-            if (reader.info.channels, reader.info.sample_rate) != (clip.channels, clip.sample_rate):
-                raise _other_file(clip)
-            encoders: list[Any] = []
-            for part in parts:
-                with output_errors(part):
-                    track = TrackInfo(name="", tags=Tags())
-                    encoder = open_encoder(
-                        part, OutputFormat(), tracks=[track], channels=1, sample_rate=self.rate, frames=self.frames
-                    )
-                    stack.callback(encoder.abort)
-                    encoders.append(encoder)
+        with output_errors(parts[0]), contextlib.ExitStack() as stack:
+            reader = stack.enter_context(open_clip(clip))
+            files = [wav_file(part, channels=1, sample_rate=self.rate, frames=self.frames) for part in parts]
+            writes = [stack.enter_context(file) for file in files]
             for block in self._resampled(reader):
-                for channel, (part, encoder) in enumerate(zip(parts, encoders, strict=True)):
-                    with output_errors(part):
-                        encoder.write(block[None, channel : channel + 1])
-            for part, encoder in zip(parts, encoders, strict=True):
-                with output_errors(part):
-                    encoder.close()
+                for channel, write in enumerate(writes):
+                    write(block[channel : channel + 1])
         for part in parts:
-            with output_errors(part), part.open("rb+") as file:
-                os.fsync(file.fileno())
+            with output_errors(part):
+                flush_file(part)
 
     def _resampled(self, reader: AudioReader) -> Iterator[Float32]:
         """The reader's audio at the session's rate, exactly ``frames`` long."""
@@ -107,7 +91,7 @@ class SessionAudio:
             left -= out.shape[1]
             yield out
         if read != clip.file_frames:
-            raise _other_file(clip)
+            raise changed_clip(clip)
         if stream is not None:
             out = _resample(stream, np.zeros((clip.channels, 0), np.float32), last=True)[:, :left]
             left -= out.shape[1]
@@ -130,13 +114,7 @@ def session_audio(key: str, clip: PlannedClip, rate: int) -> SessionAudio:
     """
     if clip.preserve_pitch and clip.play_rate != 1.0:
         raise bridge_error("daw.plan", f"clip of {clip.file}: a closed Ardour session can't be given stretched clips")
-    content = clip.sha256
-    if not content:
-        try:
-            content = sha256_file(Path(clip.file))
-        except OSError:
-            read_info(Path(clip.file))  # says in our words what is wrong with it
-            raise
+    content = clip.sha256 or content_digest(Path(clip.file))
     digest = hashlib.sha256(f"{content}:{rate}:{clip.play_rate}".encode()).hexdigest()[:16]
     short = key.encode("utf-8", "replace")[:_MOST_KEY_BYTES].decode("utf-8", errors="ignore")
     base = f"{safe_component(short)}-{digest}"
@@ -152,10 +130,3 @@ def is_ours(name: str) -> bool:
 def _resample(stream: Any, block: Float32, *, last: bool) -> Float32:
     out: Any = stream.resample_chunk(np.ascontiguousarray(block.T), last=last)
     return np.ascontiguousarray(out.reshape(-1, block.shape[0]).T)
-
-
-def _other_file(clip: PlannedClip) -> RevithionError:
-    return bridge_error(
-        "daw.plan",
-        f"{clip.file} is not {clip.channels} channels of {clip.file_frames} frames at {clip.sample_rate} Hz any more",
-    )

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from revithion_bridge.daw.ardour_document import ArdourDocument, Element
+from revithion_bridge.daw.ardour_document import ArdourDocument
 from revithion_bridge.daw.ardour_media import SessionAudio, is_ours
-from revithion_bridge.daw.ardour_units import coefficient, superclocks
+from revithion_bridge.daw.xml_tree import Element
+from revithion_stems.units import ratio_from_db
 
 _OFF = (
     "muted locked video-locked automatic import sync-marked left-of-split right-of-split hidden position-locked "
@@ -52,10 +53,10 @@ class Span:
 def fill_playlist(document: ArdourDocument, route: Element, name: str, spans: Sequence[Span]) -> bool:
     """Makes these spans the only regions of a track; whether they were not."""
     playlist = _playlist(document, route)
-    wanted = [_placed(document, span) for span in spans]
+    wanted = [tuple(map(document.superclocks, (span.start, span.frames, span.position))) for span in spans]
     sources = {source.get("id", ""): source.get("name", "") for source in document.section("Sources")}
     if sorted(_found(region, sources) for region in playlist.findall("Region")) == sorted(
-        (*place, span.audio.names, f"{coefficient(span.audio.clip.gain_db):.6g}", "no fades")
+        (*place, span.audio.names, f"{ratio_from_db(span.audio.clip.gain_db):.6g}", "no fades")
         for place, span in zip(wanted, spans, strict=True)
     ):
         return False
@@ -63,11 +64,11 @@ def fill_playlist(document: ArdourDocument, route: Element, name: str, spans: Se
         playlist.remove(region)
     for (start, length, position), span in zip(wanted, spans, strict=True):
         ids = [_source(document, file) for file in span.audio.names]
-        whole = superclocks(span.audio.frames, document.rate, document.superclocks_per_second)
+        whole = document.superclocks(span.audio.frames)
         if not any(region.get("source-0") == ids[0] for region in document.section("Regions")):
             _add_region(document, document.section("Regions"), name, ids, "a0", f"a{whole}@a0", whole_file="1")
         region = _add_region(document, playlist, name, ids, f"a{start}", f"a{length}@a{position}", whole_file="0")
-        region.set("scale-amplitude", f"{coefficient(span.audio.clip.gain_db):.17g}")
+        region.set("scale-amplitude", f"{ratio_from_db(span.audio.clip.gain_db):.17g}")
     return True
 
 
@@ -103,9 +104,8 @@ def remove_unused(document: ArdourDocument, sources: set[str]) -> list[str]:
 
 def grow_range(document: ArdourDocument, spans: Sequence[Span]) -> None:
     """Makes the session's range hold the spans; it never shrinks."""
-    second = document.superclocks_per_second
-    first = superclocks(min(span.position for span in spans), document.rate, second)
-    last = superclocks(max(span.position + span.frames for span in spans), document.rate, second)
+    first = document.superclocks(min(span.position for span in spans))
+    last = document.superclocks(max(span.position + span.frames for span in spans))
     locations = document.section("Locations")
     for location in locations.findall("Location"):
         if "IsSessionRange" in location.get("flags", ""):
@@ -136,12 +136,6 @@ def _playlist(document: ArdourDocument, route: Element) -> Element:
         if playlist.get("id") == wanted:
             return playlist
     raise document.wrong(f"the track {route.get('name')!r} has no playlist")
-
-
-def _placed(document: ArdourDocument, span: Span) -> tuple[int, int, int]:
-    rate, second = document.rate, document.superclocks_per_second
-    start, length = superclocks(span.start, rate, second), superclocks(span.frames, rate, second)
-    return start, length, superclocks(span.position, rate, second)
 
 
 def _found(region: Element, sources: dict[str, str]) -> tuple[int, int, int, tuple[str, ...], str, str]:

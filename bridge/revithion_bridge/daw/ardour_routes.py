@@ -7,17 +7,19 @@ from collections.abc import Iterator
 
 from lxml import etree
 
-from revithion_bridge.daw.ardour_document import ArdourDocument, Element, add_control, drop
+from revithion_bridge.daw.ardour_document import ArdourDocument, add_control
 from revithion_bridge.daw.ardour_groups import group_of
-from revithion_bridge.daw.ardour_units import coefficient, is_xml_text, port_prefix, rgba, route_name
+from revithion_bridge.daw.ardour_units import port_prefix, rgba, route_name
 from revithion_bridge.daw.bus_plan import BusPlan, PlannedBus, PlannedTrack, Send, marker
+from revithion_bridge.daw.xml_tree import NOT_XML, Element, drop
+from revithion_stems.units import ratio_from_db
 
 _PROCESSOR = {"active": "1", "user-latency": "0", "use-user-latency": "0"}
 
 
 def marker_of(identity: str, role: str, key: str) -> str:
     """The line that marks a strip as ours: :func:`marker`, with a digest for keys that a line of XML can't hold."""
-    if is_xml_text(key) and key == key.strip() and "\n" not in key and "\r" not in key:
+    if not NOT_XML.search(key) and key == key.strip() and "\n" not in key and "\r" not in key:
         return marker(identity, role, key)
     return marker(identity, role, "sha256-" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest())
 
@@ -107,7 +109,7 @@ def add_route(document: ArdourDocument, plan: BusPlan, strip: PlannedTrack | Pla
     _add_processor(document, route, "polarity", "Polarity")
     add_control(document, _add_processor(document, route, "trim", "Amp"), "trimcontrol", 1.0)
     fader = _add_processor(document, route, "amp", "Amp")
-    add_control(document, fader, "gaincontrol", coefficient(strip.gain_db))
+    add_control(document, fader, "gaincontrol", ratio_from_db(strip.gain_db))
     _add_processor(document, route, "meter", f"meter-{name}")
     main = {"own-input": "1", "own-output": "0", "output": ports, "role": "Main"}
     outputs = _add_processor(document, route, "main-outs", name, main)
@@ -164,7 +166,7 @@ def add_send(document: ArdourDocument, route: Element, target: Element, send: Se
     }
     processor = _add_processor(document, route, "intsend", target.get("name", ""), attributes)
     etree.SubElement(processor, "PannerShell", {"bypassed": "0", "user-panner": "", "linked-to-route": "1"})
-    add_control(document, processor, "gaincontrol", coefficient(send.gain_db), "GainLike,InlineControl")
+    add_control(document, processor, "gaincontrol", ratio_from_db(send.gain_db), "GainLike,InlineControl")
     fader = next(p for p in route.findall("Processor") if p.get("type") == "amp")
     if send.pre_fader:
         fader.addprevious(processor)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from revithion_bridge.daw import ardour_groups as groupings
 from revithion_bridge.daw import ardour_routes as routes
-from revithion_bridge.daw.ardour_document import ArdourDocument, Element
+from revithion_bridge.daw.ardour_document import ArdourDocument
 from revithion_bridge.daw.ardour_media import SessionAudio, session_audio
 from revithion_bridge.daw.ardour_presence import check_closed
 from revithion_bridge.daw.ardour_regions import Span, fill_playlist, grow_range, remove_unused, used_sources
 from revithion_bridge.daw.ardour_wiring import feed
 from revithion_bridge.daw.bus_plan import BusPlan, PlannedBus, PlannedClip, PlannedTrack, Position, PositionUnit, Tempo
-from revithion_bridge.daw.import_report import ImportedStrip, ImportReport, Outcome
+from revithion_bridge.daw.import_report import ImportedStrip, ImportReport, imported_strips, planned_strips
+from revithion_bridge.daw.xml_tree import Element
 from revithion_stems.errors import RevithionError
 from revithion_stems.file_set import FileSet
 
@@ -112,15 +113,11 @@ class _Writer:
         if every := [span for found in spans.values() for span in found]:
             grow_range(document, every)
         self._mute_source(ours)
-        return tuple(
-            ImportedStrip(
-                role="track" if isinstance(strip, PlannedTrack) else "bus",
-                key=strip.key,
-                name=ours[line].get("name", ""),
-                outcome=Outcome.CREATED if line in new else Outcome.REPLACED if line in changed else Outcome.UNCHANGED,
-            )
-            for line, strip in markers.items()
-            if strip in plan.tracks or strip in plan.buses
+        lines = {ref: routes.marker_of(plan.identity, *ref) for ref in planned_strips(plan)}
+        return imported_strips(
+            {ref: ours[line].get("name", "") for ref, line in lines.items()},
+            created=[ref for ref, line in lines.items() if line in new],
+            changed=[ref for ref, line in lines.items() if line in changed],
         )
 
     def save(self) -> None:

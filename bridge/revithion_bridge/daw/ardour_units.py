@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-
 from revithion_bridge.daw.plan_builder import shown_name
+from revithion_bridge.daw.xml_tree import NOT_XML
 
 SUPERCLOCKS_PER_SECOND = 282_240_000
 """Ardour 7 and 8 count audio time in these: 6400 a frame at 44.1 kHz, 5880 at 48 kHz."""
@@ -13,17 +12,11 @@ SESSION_VERSIONS = (7, 8)
 """Major versions of Ardour whose sessions we know."""
 
 _MOST_NAME_BYTES = 180  # JACK has 256 for a port's name, and Ardour adds `/audio_out 1` to that of the route
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def superclocks(frames: int, rate: int, per_second: int = SUPERCLOCKS_PER_SECOND) -> int:
     """Frames as superclocks, to the nearest: exact at all usual rates."""
     return (frames * per_second + rate // 2) // rate
-
-
-def coefficient(gain_db: float) -> float:
-    """A gain in dB as the factor that faders of sessions hold."""
-    return 10.0 ** (gain_db / 20.0)
 
 
 def rgba(colour: str) -> int:
@@ -36,12 +29,7 @@ def port_prefix(name: str) -> str:
     return name.replace(":", "-")
 
 
-def is_xml_text(text: str) -> bool:
-    """Whether XML can hold the text; control characters and halves of surrogates it can't."""
-    return not _NOT_XML.search(text)
-
-
 def route_name(text: str) -> str:
     """``text`` as a route's name: one line, and not too long for the names of its ports."""
-    shown = shown_name(_NOT_XML.sub(" ", text))
+    shown = shown_name(NOT_XML.sub(" ", text))
     return shown.encode("utf-8")[:_MOST_NAME_BYTES].decode("utf-8", errors="ignore").strip() or "untitled"

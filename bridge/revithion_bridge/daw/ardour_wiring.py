@@ -6,8 +6,9 @@ from collections.abc import Collection
 
 from lxml import etree
 
-from revithion_bridge.daw.ardour_document import ArdourDocument, Element
+from revithion_bridge.daw.ardour_document import ArdourDocument
 from revithion_bridge.daw.ardour_routes import ports_of
+from revithion_bridge.daw.xml_tree import Element
 
 
 def feed(document: ArdourDocument, route: Element, target: Element, known: Collection[Element]) -> bool:

@@ -24,12 +24,16 @@ _IDENTITY = re.compile(r"[0-9a-f]{16}\Z")
 
 
 class PositionUnit(enum.Enum):
-    """What a position counts. Beats are quarter notes; bars begin with 1; frames are of the project's rate."""
+    """What a position counts. Beats are quarter notes; bars begin with 1; frames are of the project's rate.
+
+    ``SELECTION`` counts seconds from the beginning of what is selected in the DAW, when the plan is rendered.
+    """
 
     SECONDS = "seconds"
     FRAMES = "frames"
     BEATS = "beats"
     BARS = "bars"
+    SELECTION = "selection"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,7 @@ class Position:
 
 
 PROJECT_START = Position()
+SELECTED_ITEM = Position(unit=PositionUnit.SELECTION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +73,11 @@ class Tempo:
     denominator: int = 4
 
     def seconds(self, position: Position, project_rate: int) -> float:
-        """Where ``position`` is, in seconds from the project's start."""
+        """Where ``position`` is, in seconds from the project's start.
+
+        Raises:
+            RevithionError: ``daw.selection``: only a DAW that runs knows what is selected.
+        """
         match position.unit:
             case PositionUnit.SECONDS:
                 return position.value
@@ -78,6 +87,8 @@ class Tempo:
                 return position.value * 60.0 / self.bpm
             case PositionUnit.BARS:
                 return (position.value - 1.0) * self.numerator * 4.0 / self.denominator * 60.0 / self.bpm
+            case PositionUnit.SELECTION:
+                raise bridge_error("daw.selection", "in a project that is closed, nothing is selected")
 
     def frames(self, position: Position, project_rate: int) -> int:
         """Where ``position`` is, in whole frames at ``project_rate``."""

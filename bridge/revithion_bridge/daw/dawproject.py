@@ -19,9 +19,10 @@ from lxml import etree
 from revithion_bridge.daw.bus_plan import BusPlan, Tempo
 from revithion_bridge.daw.dawproject_audio import AudioEntries, read_source
 from revithion_bridge.daw.dawproject_tracks import ProjectTracks
-from revithion_bridge.daw.dawproject_xml import Node, new_project, parse_project, titled, write_xml
+from revithion_bridge.daw.dawproject_xml import new_project, parse_project, titled, write_xml
 from revithion_bridge.daw.import_report import ImportReport
 from revithion_bridge.daw.project_files import damaged_project, replaced_project
+from revithion_bridge.daw.xml_tree import Element
 
 _PROJECT = "project.xml"
 _METADATA = "metadata.xml"
@@ -91,7 +92,7 @@ def _read_xml(archive: zipfile.ZipFile) -> bytes:
     return data
 
 
-def _copy_entries(path: Path, new: zipfile.ZipFile, root: Node, stale: set[str]) -> None:
+def _copy_entries(path: Path, new: zipfile.ZipFile, root: Element, stale: set[str]) -> None:
     """All that the project holds, in its order, with another ``project.xml`` and without audio that nobody plays."""
     with _opened(path) as old:
         for info in old.infolist():

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from revithion_bridge.daw.clip_audio import write_wav
-from revithion_bridge.daw.dawproject_xml import Node
-from revithion_stems.audio_files import read_info
-from revithion_stems.digests import sha256_file
+from revithion_bridge.daw.clip_audio import content_digest, write_wav
+from revithion_bridge.daw.xml_tree import Element
 from revithion_stems.paths import safe_component
 
 _FOLDER = "audio"
@@ -42,20 +40,19 @@ class AudioEntries:
         """
         if file not in self._known:
             path = Path(file)
-            read_info(path)  # an error here says more than one of the digest
             suffix = path.suffix.lower() if path.suffix.lower() in _AS_IT_IS else ".wav"
-            digest = sha256_file(path)[:_DIGEST_CHARACTERS]
+            digest = content_digest(path)[:_DIGEST_CHARACTERS]
             name = f"{_FOLDER}/{safe_component(path.stem[:_NAME_CHARACTERS])} {digest}{suffix}"
             self._known[file] = name
             if name not in self._names:
                 self.added[name] = path
         return self._known[file]
 
-    def release(self, clips: Node) -> None:
+    def release(self, clips: Element) -> None:
         """Says that clips of ours are taken away; what they play may not be needed any more."""
         self._replaced |= _played(clips)
 
-    def stale(self, root: Node) -> set[str]:
+    def stale(self, root: Element) -> set[str]:
         """The names that only clips used which were taken away."""
         return (self._replaced & self._names) - _played(root)
 
@@ -69,5 +66,5 @@ def read_source(file: Path, scratch: Path) -> Path:
     return decoded
 
 
-def _played(node: Node) -> set[str]:
+def _played(node: Element) -> set[str]:
     return {file.get("path", "") for file in node.iter("File") if file.get("external") != "true"}

@@ -5,13 +5,14 @@ from __future__ import annotations
 from lxml import etree
 
 from revithion_bridge.daw.bus_plan import BusPlan, Tempo
-from revithion_bridge.daw.dawproject_xml import Node, counts_beats, element_id, new_track
-from revithion_bridge.errors import bridge_error
+from revithion_bridge.daw.dawproject_xml import element_id, new_track
+from revithion_bridge.daw.placement import check_tempo
+from revithion_bridge.daw.xml_tree import Element, drop
 
 _REFERENCES = ("track", "parameter", "reference", "destination")
 
 
-def channel_of(track: Node) -> Node:
+def channel_of(track: Element) -> Element:
     """The channel of a track, which one that a DAW wrote need not have."""
     channel = track.find("Channel")
     if channel is None:
@@ -22,7 +23,7 @@ def channel_of(track: Node) -> Node:
     return channel
 
 
-def find_master(structure: Node) -> str:
+def find_master(structure: Element) -> str:
     """The id of the channel that all others go to in the end, which is made if there is none.
 
     DAWs give the channels of groups that role, too, but those go somewhere.
@@ -35,7 +36,7 @@ def find_master(structure: Node) -> str:
     return channel_of(track).get("id", "")
 
 
-def find_lanes(root: Node, structure: Node) -> Node:
+def find_lanes(root: Element, structure: Element) -> Element:
     """What holds the lanes of all tracks, which is made if there is none."""
     arrangement = root.find("Arrangement")
     if arrangement is None:
@@ -48,7 +49,7 @@ def find_lanes(root: Node, structure: Node) -> Node:
     return lanes
 
 
-def remove_track(root: Node, track: Node, master: str) -> list[Node]:
+def remove_track(root: Element, track: Element, master: str) -> list[Element]:
     """Takes a track away, but not the tracks in it, with all that refers to it.
 
     Returns:
@@ -60,7 +61,7 @@ def remove_track(root: Node, track: Node, master: str) -> list[Node]:
         parent.insert(parent.index(track), inside)
     parent.remove(track)
     gone = {element.get("id") for element in track.iter()} - {None}
-    dropped: list[Node] = []
+    dropped: list[Element] = []
     for element in list(root.iter(etree.Element)):
         if not any(element.get(name) in gone for name in _REFERENCES):
             continue
@@ -74,27 +75,17 @@ def remove_track(root: Node, track: Node, master: str) -> list[Node]:
     return dropped
 
 
-def drop(element: Node) -> None:
-    """Takes an element away from where it is, if it is anywhere."""
-    parent = element.getparent()
-    if parent is not None:
-        parent.remove(element)
-
-
-def own_tempo(root: Node, plan: BusPlan) -> Tempo:
+def own_tempo(root: Element, plan: BusPlan) -> Tempo:
     """The project's tempo, or 120 in 4/4.
 
     Raises:
         RevithionError: ``daw.plan``: it changes, and the plan counts beats.
         ValueError: It is none.
     """
-    in_beats = any(counts_beats(clip) for track in plan.tracks for clip in track.clips)
-    if in_beats and len(root.findall("Arrangement/TempoAutomation/RealPoint")) > 1:
-        raise bridge_error("daw.plan", "the project's tempo changes: give the position in seconds, or a tempo")
     tempo, signature = root.find("Transport/Tempo"), root.find("Transport/TimeSignature")
-    bpm = float((tempo.get("value") if tempo is not None else None) or 120.0)
-    numerator = int((signature.get("numerator") if signature is not None else None) or 4)
-    denominator = int((signature.get("denominator") if signature is not None else None) or 4)
-    if not bpm > 0 or numerator < 1 or denominator < 1:
-        raise ValueError(f"its tempo is {bpm}, {numerator}/{denominator}")
-    return Tempo(bpm=bpm, numerator=numerator, denominator=denominator)
+    own = Tempo(
+        bpm=float((tempo.get("value") if tempo is not None else None) or 120.0),
+        numerator=int((signature.get("numerator") if signature is not None else None) or 4),
+        denominator=int((signature.get("denominator") if signature is not None else None) or 4),
+    )
+    return check_tempo(plan, own, changes=len(root.findall("Arrangement/TempoAutomation/RealPoint")) > 1)

@@ -6,22 +6,24 @@ colours, faders, devices, automation, places. A VCA is left out: the format does
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from lxml import etree
 
-from revithion_bridge.daw.bus_plan import BusPlan, PlannedBus, PlannedTrack, Send, Tempo
+from revithion_bridge.daw.bus_plan import BusPlan, PlannedTrack, Send, Tempo
 from revithion_bridge.daw.dawproject_audio import AudioEntries
-from revithion_bridge.daw.dawproject_layout import channel_of, drop, find_lanes, find_master, own_tempo, remove_track
+from revithion_bridge.daw.dawproject_layout import channel_of, find_lanes, find_master, own_tempo, remove_track
 from revithion_bridge.daw.dawproject_xml import (
-    Node,
     add,
     add_send,
-    counts_beats,
     element_id,
     new_clips,
     new_track,
 )
-from revithion_bridge.daw.import_report import ImportedStrip, Outcome
+from revithion_bridge.daw.import_report import ImportedStrip, StripRef, imported_strips, planned_strips
+from revithion_bridge.daw.placement import counts_beats
 from revithion_bridge.daw.written_marks import read_mark, write_mark
+from revithion_bridge.daw.xml_tree import Element, drop
 
 
 class ProjectTracks:
@@ -41,19 +43,20 @@ class ProjectTracks:
         RevithionError: ``daw.plan``: the tempo changes, and the plan counts beats.
     """
 
-    def __init__(self, root: Node, plan: BusPlan, audio: AudioEntries, tempo: Tempo | None) -> None:
+    def __init__(self, root: Element, plan: BusPlan, audio: AudioEntries, tempo: Tempo | None) -> None:
         structure = root.find("Structure")
         if structure is None:
             raise ValueError("project.xml has no <Structure>")
         self._root = root
         self._structure = structure
         self._plan = plan
+        self._planned = planned_strips(plan)
         self._audio = audio
         self._tempo = tempo or own_tempo(root, plan)
         self._master = find_master(structure)
         self._arranged = find_lanes(root, structure)
-        self._found: dict[tuple[str, str], Node] = {}
-        self._touched: set[tuple[str, str]] = set()
+        self._found: dict[StripRef, Element] = {}
+        self._touched: set[StripRef] = set()
         self.changed = False
 
     def render(self) -> tuple[ImportedStrip, ...]:
@@ -62,42 +65,26 @@ class ProjectTracks:
         Raises:
             InputError: A file of the plan can't be read.
         """
-        plan = self._plan
-        planned: list[tuple[str, PlannedTrack | PlannedBus]] = [
-            *(("track", track) for track in plan.tracks),
-            *(("bus", bus) for bus in plan.buses),
-        ]
-        self._find_ours([(role, strip.key) for role, strip in planned])
-        created = {(role, strip.key) for role, strip in planned if (role, strip.key) not in self._found}
+        self._find_ours()
+        created = [ref for ref in self._planned if ref not in self._found]
         self._add_folder(created)
-        for role, strip in planned:
-            if (role, strip.key) in created:
-                self._create(role, strip)
-        for role, strip in planned:
-            self._route(role, strip)
-        for track in plan.tracks:
+        for ref in created:
+            self._create(ref)
+        for ref in self._planned:
+            self._route(ref)
+        for track in self._plan.tracks:
             self._place_clips(track)
         self._mute_source()
         self.changed |= bool(created or self._touched)
-        return tuple(
-            ImportedStrip(
-                role=role,
-                key=strip.key,
-                name=self._found[role, strip.key].get("name", ""),
-                outcome=Outcome.CREATED
-                if (role, strip.key) in created
-                else Outcome.REPLACED
-                if (role, strip.key) in self._touched
-                else Outcome.UNCHANGED,
-            )
-            for role, strip in planned
+        return imported_strips(
+            {ref: self._found[ref].get("name", "") for ref in self._planned}, created=created, changed=self._touched
         )
 
-    def _find_ours(self, planned: list[tuple[str, str]]) -> None:
+    def _find_ours(self) -> None:
         """Finds what an earlier plan left, and takes away what this one does not have."""
         plan = self._plan
-        wanted = {*planned, *([("group", "")] if plan.partial or (plan.group and plan.group.folder) else [])}
-        by_id = {element_id(write_mark(plan.identity, role, key)): (role, key) for role, key in wanted}
+        wanted = {*self._planned, *([("group", "")] if plan.partial or (plan.group and plan.group.folder) else [])}
+        by_id = {element_id(write_mark(plan.identity, *ref)): ref for ref in wanted}
         for track in list(self._structure.iter("Track")):
             identity, *place = read_mark(track.get("comment") or "") or ("", "", "")
             found = by_id.get(track.get("id", "")) or ((place[0], place[1]) if identity == plan.identity else None)
@@ -106,12 +93,12 @@ class ProjectTracks:
             elif found is not None and found not in wanted and not plan.partial:
                 self._remove(track)
 
-    def _remove(self, track: Node) -> None:
+    def _remove(self, track: Element) -> None:
         for clips in remove_track(self._root, track, self._master):
             self._audio.release(clips)
         self.changed = True
 
-    def _add_folder(self, created: set[tuple[str, str]]) -> None:
+    def _add_folder(self, created: Collection[StripRef]) -> None:
         """The folder, when the first tracks come; a user who took it away does not want it back."""
         group = self._plan.group
         if group is None or not group.folder or ("group", "") in self._found:
@@ -123,8 +110,9 @@ class ProjectTracks:
             self._insert(folder)
             self._found["group", ""] = folder
 
-    def _create(self, role: str, strip: PlannedTrack | PlannedBus) -> None:
-        mark = write_mark(self._plan.identity, role, strip.key)
+    def _create(self, ref: StripRef) -> None:
+        role, strip = ref[0], self._planned[ref]
+        mark = write_mark(self._plan.identity, *ref)
         track = new_track(
             mark,
             name=strip.name,
@@ -142,9 +130,9 @@ class ProjectTracks:
             self._found["group", ""].append(track)
         else:
             self._insert(track)
-        self._found[role, strip.key] = track
+        self._found[ref] = track
 
-    def _insert(self, track: Node) -> None:
+    def _insert(self, track: Element) -> None:
         """Puts a track before the master, where DAWs look for it."""
         for at, other in enumerate(self._structure):
             channel = other.find("Channel")
@@ -153,13 +141,13 @@ class ProjectTracks:
                 return
         self._structure.append(track)
 
-    def _route(self, role: str, strip: PlannedTrack | PlannedBus) -> None:
+    def _route(self, ref: StripRef) -> None:
         """Where a strip goes: the master or one bus, and its sends. Levels of what is there stay as they are."""
-        channel = channel_of(self._found[role, strip.key])
+        strip, channel = self._planned[ref], channel_of(self._found[ref])
         output = self._bus(strip.output) if strip.output else self._master
         if channel.get("destination") != output:
             channel.set("destination", output)
-            self._touched.add((role, strip.key))
+            self._touched.add(ref)
         wanted = [(self._bus(send.bus), send) for send in strip.sends]
         targets = {target for target, _ in wanted}
         ours = {channel_of(bus).get("id") for (kind, _), bus in self._found.items() if kind == "bus"}
@@ -168,16 +156,14 @@ class ProjectTracks:
             target = send.get("destination", "")
             if target in ours - targets:
                 drop(send)
-                self._touched.add((role, strip.key))
+                self._touched.add(ref)
             there.add(target)
         for number, (target, send) in enumerate(wanted):
             if target not in there:
-                self._add_send(
-                    channel, target, send, f"{write_mark(self._plan.identity, role, strip.key)}:send:{number}"
-                )
-                self._touched.add((role, strip.key))
+                self._add_send(channel, target, send, f"{write_mark(self._plan.identity, *ref)}:send:{number}")
+                self._touched.add(ref)
 
-    def _add_send(self, channel: Node, target: str, send: Send, mark: str) -> None:
+    def _add_send(self, channel: Element, target: str, send: Send, mark: str) -> None:
         own_id = element_id(mark)
         taken = {element.get("id") for element in channel.iter("Send")}
         while own_id in taken:
@@ -205,7 +191,7 @@ class ProjectTracks:
         mark = write_mark(self._plan.identity, "track", planned.key)
         track = self._found["track", planned.key]
         clips = [(clip, self._audio.name(clip.file)) for clip in planned.clips]
-        new: list[Node] = []
+        new: list[Element] = []
         for beats in (False, True):
             chosen = [(clip, path) for clip, path in clips if counts_beats(clip) is beats]
             if chosen:
@@ -237,6 +223,6 @@ class ProjectTracks:
                 self.changed = True
 
 
-def _said(node: Node) -> bytes:
+def _said(node: Element) -> bytes:
     """What an element says, however it is laid out."""
     return etree.tostring(node, method="c14n", with_tail=False)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
-from typing import TypeAlias
 
 from lxml import etree
 
 from revithion_bridge.daw.bus_plan import BusPlan, PlannedClip, PositionUnit, Send, Tempo
+from revithion_bridge.daw.xml_tree import NOT_XML, Element
 from revithion_stems.units import ratio_from_db
 from revithion_stems.version import __version__
 
-Node: TypeAlias = etree._Element  # pyright: ignore[reportPrivateUsage] - lxml has no other name for it
-_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LOUDEST = 2.0
 """Upper end of a fader, linear: +6 dB."""
 
 
-def parse_project(data: bytes) -> Node:
+def parse_project(data: bytes) -> Element:
     """The root of ``project.xml``; nothing outside of it is read, whatever it names.
 
     Raises:
@@ -33,12 +30,12 @@ def parse_project(data: bytes) -> Node:
     return root
 
 
-def write_xml(root: Node) -> bytes:
+def write_xml(root: Element) -> bytes:
     """The bytes of a document."""
     return etree.tostring(root.getroottree(), xml_declaration=True, encoding="UTF-8")
 
 
-def new_project(plan: BusPlan, tempo: Tempo) -> Node:
+def new_project(plan: BusPlan, tempo: Tempo) -> Element:
     """A project with nothing in it but a tempo."""
     root = etree.Element("Project", version="1.0")
     add(root, "Application", name="revithion-stems", version=__version__)
@@ -61,14 +58,14 @@ def titled(title: str) -> bytes:
     return write_xml(root)
 
 
-def add(parent: Node, tag: str, **attributes: str) -> Node:
+def add(parent: Element, tag: str, **attributes: str) -> Element:
     """A new element at the end of ``parent``."""
     return etree.SubElement(parent, tag, {name: clean(value) for name, value in attributes.items()})
 
 
 def clean(text: str) -> str:
     """``text`` without what XML can't hold."""
-    return _NO_XML.sub("\ufffd", text)
+    return NOT_XML.sub("\ufffd", text)
 
 
 def element_id(mark: str) -> str:
@@ -85,7 +82,7 @@ def new_track(
     channels: int = 2,
     gain_db: float = 0.0,
     muted: bool = False,
-) -> Node:
+) -> Element:
     """A track with its channel; without one for the role ``tracks``, which is a folder."""
     own_id = element_id(mark)
     content = "tracks" if role == "tracks" else "audio"
@@ -101,7 +98,7 @@ def new_track(
     return track
 
 
-def add_send(channel: Node, destination: str, send: Send, own_id: str) -> None:
+def add_send(channel: Element, destination: str, send: Send, own_id: str) -> None:
     """A send of a channel."""
     sends = channel.find("Sends")
     if sends is None:
@@ -116,7 +113,7 @@ def add_send(channel: Node, destination: str, send: Send, own_id: str) -> None:
 
 def new_clips(
     clips: list[tuple[PlannedClip, str]], *, beats: bool, mark: str, name: str, tempo: Tempo, project_rate: int
-) -> Node:
+) -> Element:
     """Clips of one track, whose places are counted in beats or in seconds.
 
     Args:
@@ -157,18 +154,13 @@ def new_clips(
     return node
 
 
-def counts_beats(clip: PlannedClip) -> bool:
-    """Whether a clip's place is one of the tempo map."""
-    return clip.position.unit in (PositionUnit.BEATS, PositionUnit.BARS)
-
-
 def _beats(clip: PlannedClip, tempo: Tempo) -> float:
     if clip.position.unit is PositionUnit.BEATS:
         return clip.position.value
     return (clip.position.value - 1.0) * tempo.numerator * 4.0 / tempo.denominator
 
 
-def _add_audio(parent: Node, clip: PlannedClip, path: str, own_id: str) -> None:
+def _add_audio(parent: Element, clip: PlannedClip, path: str, own_id: str) -> None:
     duration = clip.file_frames / clip.sample_rate
     warped = clip.play_rate != 1.0
     if warped:
@@ -182,7 +174,7 @@ def _add_audio(parent: Node, clip: PlannedClip, path: str, own_id: str) -> None:
         add(parent, "Warp", time=repr(duration / clip.play_rate), contentTime=repr(duration))
 
 
-def _add_volume(parent: Node, own_id: str, gain_db: float) -> None:
+def _add_volume(parent: Element, own_id: str, gain_db: float) -> None:
     value = ratio_from_db(gain_db)
     highest = repr(max(_LOUDEST, value))
     add(parent, "Volume", id=own_id, name="Volume", unit="linear", min="0.0", max=highest, value=repr(value))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from revithion_bridge.daw.bus_plan import BusPlan, Tempo
 from revithion_bridge.daw.import_report import ImportReport
-from revithion_bridge.daw.project_files import WRITERS, find_writer
+from revithion_bridge.daw.project_files import WRITERS, find_writer, session_hints
 from revithion_bridge.daw.session import DawSession
 from revithion_bridge.errors import bridge_error
 
@@ -49,7 +49,8 @@ class FileSession(DawSession):
 
     def render(self, plan: BusPlan) -> ImportReport:
         """See :meth:`revithion_bridge.daw.session.DawSession.render`."""
-        return WRITERS[self.writer].load()(plan, self.path, self._tempo)
+        with session_hints():
+            return WRITERS[self.writer].load()(plan, self.path, self._tempo)
 
     def _read_rate(self) -> int | None:
         if self.writer == "rpp":

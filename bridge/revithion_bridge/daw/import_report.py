@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
+
+from revithion_bridge.daw.bus_plan import BusPlan, PlannedBus, PlannedTrack
+
+StripRef: TypeAlias = tuple[str, str]
+"""Role and key of a strip: a ``track`` and a ``bus`` may have the same key."""
 
 
 class Outcome(enum.Enum):
@@ -47,3 +54,36 @@ class ImportReport:
     def changed(self) -> bool:
         """Whether the project is another one than before."""
         return any(strip.outcome is not Outcome.UNCHANGED for strip in self.strips)
+
+
+def planned_strips(plan: BusPlan) -> dict[StripRef, PlannedTrack | PlannedBus]:
+    """All tracks and then all buses of a plan, in their order."""
+    return {
+        **{("track", track.key): track for track in plan.tracks},
+        **{("bus", bus.key): bus for bus in plan.buses},
+    }
+
+
+def imported_strips(
+    names: Mapping[StripRef, str], *, created: Collection[StripRef], changed: Collection[StripRef]
+) -> tuple[ImportedStrip, ...]:
+    """What became of strips.
+
+    Args:
+        names: Strip → what the project calls it, in the order of the plan.
+        created: Those that were not there.
+        changed: Those that are not as they were.
+    """
+    return tuple(
+        ImportedStrip(
+            role=role,
+            key=key,
+            name=name,
+            outcome=Outcome.CREATED
+            if (role, key) in created
+            else Outcome.REPLACED
+            if (role, key) in changed
+            else Outcome.UNCHANGED,
+        )
+        for (role, key), name in names.items()
+    )

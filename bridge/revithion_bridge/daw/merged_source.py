@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -18,8 +18,7 @@ from revithion_bridge.errors import bridge_error
 from revithion_stems.paths import jailed, safe_component
 
 if TYPE_CHECKING:
-    from revithion_stems.audio import Float32
-    from revithion_stems.audio_files import AudioInfo, AudioReader
+    from revithion_stems.audio_files import AudioInfo
 
 _SOURCES = "sources"
 _BLOCK_FRAMES = 65_536
@@ -119,58 +118,23 @@ def _write(
 ) -> None:
     import numpy as np
 
+    from revithion_bridge.daw.clip_audio import EvenReader, wav_file
+    from revithion_bridge.daw.project_files import session_hints
     from revithion_stems.audio_files import AudioReader
-    from revithion_stems.encoders import TrackInfo
     from revithion_stems.output_errors import output_errors
-    from revithion_stems.output_format import OutputFormat
-    from revithion_stems.sndfile_encoder import SndfileEncoder
-    from revithion_stems.tags import Tags
 
     frames = max(info.frames for info in infos.values())
+    rate = next(iter(infos.values())).sample_rate
     part = target.with_name(f"{target.name}.part")
-    with output_errors(target), contextlib.ExitStack() as stack:
+    with session_hints(), output_errors(target), contextlib.ExitStack() as stack:
         target.parent.mkdir(parents=True, exist_ok=True)
         stack.callback(part.unlink, missing_ok=True)
-        streams = {path: _Stream(stack.enter_context(AudioReader(path))) for path in infos}
-        encoder = SndfileEncoder(
-            part,
-            OutputFormat(),  # 32-bit float, in which all of the usual formats are exact
-            tracks=[TrackInfo(name="", tags=Tags())],
-            channels=len(channels),
-            sample_rate=next(iter(infos.values())).sample_rate,
-            frames=frames,
-        )
-        try:
+        readers = {path: EvenReader(stack.enter_context(AudioReader(path))) for path in infos}
+        # 32-bit float, in which all of the usual formats are exact
+        with wav_file(part, channels=len(channels), sample_rate=rate, frames=frames) as write:
             for start in range(0, frames, _BLOCK_FRAMES):
                 check_cancelled()
                 count = min(_BLOCK_FRAMES, frames - start)
-                blocks = {path: stream.take(count) for path, stream in streams.items()}
-                encoder.write(np.stack([blocks[Path(c.path)][c.channel] for c in channels])[None])
-        except BaseException:
-            encoder.abort()
-            raise
-        encoder.close()
+                blocks = {path: reader.take(count) for path, reader in readers.items()}
+                write(np.stack([blocks[Path(c.path)][c.channel] for c in channels]))
         part.replace(target)
-
-
-class _Stream:
-    """A file's audio in blocks of the wanted length, with silence after its end."""
-
-    def __init__(self, reader: AudioReader) -> None:
-        self._blocks: Iterator[Float32] = reader.blocks(_BLOCK_FRAMES)
-        self._channels = reader.info.channels
-        self._held: list[Float32] = []
-
-    def take(self, count: int) -> Float32:
-        import numpy as np
-
-        held = sum(block.shape[1] for block in self._held)
-        while held < count:
-            block = next(self._blocks, None)
-            if block is None:
-                block = np.zeros((self._channels, count - held), np.float32)
-            self._held.append(block)
-            held += block.shape[1]
-        whole = np.concatenate(self._held, axis=1)
-        self._held = [whole[:, count:]]
-        return whole[:, :count]

@@ -7,14 +7,13 @@ stands in ``plan.json``: names, colours, gains, buses, play rates.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from revithion_bridge.daw.bus_plan import BusPlan, PlannedBus, PlannedTrack, Tempo
+from revithion_bridge.daw.bus_plan import BusPlan, Tempo
 from revithion_bridge.daw.clip_audio import write_wav
-from revithion_bridge.daw.import_report import ImportedStrip, ImportReport, Outcome
+from revithion_bridge.daw.import_report import ImportedStrip, ImportReport, imported_strips, planned_strips
 from revithion_bridge.daw.project_files import damaged_project, read_project
 from revithion_stems.digests import sha256_file
 from revithion_stems.errors import RevithionError
@@ -137,25 +136,11 @@ def _remove_stale(folder: Path, before: FolderPlan | None, names: dict[str, tupl
 def _strips(
     plan: BusPlan, before: FolderPlan | None, names: dict[str, tuple[str, ...]], changed: dict[str, bool]
 ) -> tuple[ImportedStrip, ...]:
-    old = before.plan if before else None
-
-    def outcome(strip: PlannedTrack | PlannedBus, there: Sequence[PlannedTrack | PlannedBus], *, new: bool) -> Outcome:
-        same_key = [other for other in there if other.key == strip.key]
-        if not same_key:
-            return Outcome.CREATED
-        return Outcome.REPLACED if new or same_key[0] != strip else Outcome.UNCHANGED
-
-    tracks = [
-        ImportedStrip(
-            role="track",
-            key=track.key,
-            name=names[track.key][0] if names[track.key] else track.name,
-            outcome=outcome(track, old.tracks if old else (), new=changed[track.key]),
-        )
-        for track in plan.tracks
-    ]
-    buses = [
-        ImportedStrip(role="bus", key=bus.key, name=bus.name, outcome=outcome(bus, old.buses if old else (), new=False))
-        for bus in plan.buses
-    ]
-    return (*tracks, *buses)
+    planned, old = planned_strips(plan), planned_strips(before.plan) if before else {}
+    rewritten = {("track", key) for key in changed if changed[key]}
+    shown = {("track", key): files[0] for key, files in names.items() if files}
+    return imported_strips(
+        {ref: shown.get(ref, strip.name) for ref, strip in planned.items()},
+        created=planned.keys() - old.keys(),
+        changed=rewritten | {ref for ref, strip in planned.items() if old.get(ref) != strip},
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from revithion_bridge.daw.bus_plan import PROJECT_START, Position, PositionUnit
+from revithion_bridge.daw.bus_plan import PROJECT_START, BusPlan, PlannedClip, Position, PositionUnit, Tempo
+from revithion_bridge.errors import bridge_error
 from revithion_stems.errors import RequestError
 
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,3}):(\d{1,2}(?:\.\d+)?)\Z")
@@ -69,3 +70,22 @@ def parse_alignment(text: str | float | Position) -> Position | None:
             f"align_to: {text!r} is no position",
             hint="Write project_start, item, seconds such as 12.5, a time such as 1:02.5, or `bar 9`.",
         ) from None
+
+
+def counts_beats(clip: PlannedClip) -> bool:
+    """Whether only the project's tempo says where a clip is."""
+    return clip.position.unit in (PositionUnit.BEATS, PositionUnit.BARS)
+
+
+def check_tempo(plan: BusPlan, tempo: Tempo, *, changes: bool) -> Tempo:
+    """``tempo``, which a project file says it has, if it can place a plan's clips; ``changes`` if it has others, too.
+
+    Raises:
+        RevithionError: ``daw.plan``: it changes, and the plan counts beats.
+        ValueError: It is none.
+    """
+    if changes and any(counts_beats(clip) for track in plan.tracks for clip in track.clips):
+        raise bridge_error("daw.plan", "the project's tempo changes: give the position in seconds, or a tempo")
+    if not tempo.bpm > 0 or tempo.numerator < 1 or tempo.denominator < 1:
+        raise ValueError(f"its tempo is {tempo.bpm}, {tempo.numerator}/{tempo.denominator}")
+    return tempo

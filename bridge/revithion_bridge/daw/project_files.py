@@ -18,12 +18,18 @@ from typing import Protocol
 from revithion_bridge.daw.bus_plan import BusPlan, Tempo
 from revithion_bridge.daw.import_report import ImportReport
 from revithion_bridge.errors import bridge_error
+from revithion_stems.errors import OutputError
 from revithion_stems.file_set import FileSet
 from revithion_stems.output_errors import output_errors
 
 BACKUP_SUFFIX = ".bak"
 _MOST_BYTES = 1 << 29
 """Of a project without its audio. The largest ones hold states of plug-ins, of some tens of MiB."""
+
+_HINTS = {
+    "output.disk_full": "Free some space on that disk; nothing half-written was left.",
+    "output.unwritable": "Allow writing there, or choose another place for the project.",
+}
 
 
 class WritePlan(Protocol):
@@ -139,19 +145,44 @@ def replaced_project(path: Path) -> Generator[Path]:
     Raises:
         OutputError: It can't be written; ``path`` is as it was.
     """
-    path = path.resolve()  # a link stays one
     with FileSet() as files:
-        existed = path.exists()
-        if existed:
-            files.add(path.with_name(path.name + BACKUP_SUFFIX), path)
-        part = files.new_part(path)
-        with output_errors(path):
+        with next_version(files, path.resolve()) as part:  # a link stays one
             yield part
-            if existed:
-                shutil.copymode(path, part)
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
         files.publish()
+
+
+@contextlib.contextmanager
+def next_version(files: FileSet, path: Path) -> Generator[Path]:
+    """As :func:`replaced_project`, as one of several files; it is published with them, and not here.
+
+    Raises:
+        OutputError: It can't be written.
+    """
+    existed = path.exists()
+    if existed:
+        files.add(path.with_name(path.name + BACKUP_SUFFIX), path)
+    part = files.new_part(path)
+    with output_errors(path):
+        yield part
+        if existed:
+            shutil.copymode(path, part)
+        flush_file(part)
+
+
+def flush_file(path: Path) -> None:
+    """Has a file's content on the disk, before its name says that it is there."""
+    with path.open("rb+") as file:  # Windows flushes only what is open for writing
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def session_hints() -> Generator[None]:
+    """Gives errors of writing the hints for a DAW's session, where the command line's options are no help."""
+    try:
+        yield
+    except OutputError as exc:
+        exc.hint = _HINTS.get(exc.code, exc.hint)
+        raise
 
 
 def damaged_project(path: Path, reason: str) -> Exception:

@@ -42,6 +42,10 @@ class Block:
         at = self._find(tag)
         return None if at is None else split_words(str(self.children[at]))[1:]
 
+    def word(self, tag: str, default: str = "") -> str:
+        """The first word after ``tag``."""
+        return next(iter(self.words(tag) or []), default)
+
     def set_words(self, tag: str, words: Sequence[str]) -> None:
         """Makes that line say ``words``, which are quoted where needed; a new line comes first in the block."""
         at = self._find(tag)
@@ -81,10 +85,7 @@ class Block:
         return "\r\n" if self.head.endswith("\r\n") else "\n"
 
     def _find(self, tag: str) -> int | None:
-        for at, child in enumerate(self.children):
-            if isinstance(child, str) and child.split(maxsplit=1)[:1] == [tag]:
-                return at
-        return None
+        return next((at for at, child in enumerate(self.children) if line_tag(child) == tag), None)
 
 
 @dataclass(slots=True, eq=False)
@@ -136,6 +137,11 @@ def parse_document(data: bytes) -> Document:
     if root is None or open_blocks:
         raise ValueError("it ends early" if root else "it is no REAPER project")
     return Document(before="".join(outside[0]), root=root, after="".join(outside[1]))
+
+
+def line_tag(child: str | Block) -> str:
+    """The first word of a line; empty for a line without words, and for a block."""
+    return next(iter(child.split(maxsplit=1)), "") if isinstance(child, str) else ""
 
 
 def split_words(line: str) -> list[str]:

@@ -106,12 +106,8 @@ def item_facts(item: Block, folder: Path) -> ItemFacts | None:
     if not files:
         return None
 
-    def number(tag: str, default: str) -> float:
-        return float(next(iter(item.words(tag) or []), default))
-
-    return _facts(
-        number("POSITION", "0"), number("LENGTH", "0"), number("SOFFS", "0"), number("PLAYRATE", "1"), files[0], folder
-    )
+    position, length, offset = (float(item.word(tag, "0")) for tag in ("POSITION", "LENGTH", "SOFFS"))
+    return _facts(position, length, offset, float(item.word("PLAYRATE", "1")), files[0], folder)
 
 
 def _facts(position: float, length: float, offset: float, rate: float, file: str, folder: Path) -> ItemFacts:

@@ -9,10 +9,11 @@ Source: the state chunk definitions that users of REAPER keep, and projects as R
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from revithion_bridge.daw.bus_plan import BusPlan, PlannedBus, PlannedTrack, Send, Tempo
-from revithion_bridge.daw.import_report import ImportedStrip, ImportReport, Outcome
+from revithion_bridge.daw.import_report import ImportedStrip, ImportReport, StripRef, imported_strips, planned_strips
 from revithion_bridge.daw.project_files import damaged_project, read_project, replaced_project
 from revithion_bridge.daw.rpp_document import Block, parse_document
 from revithion_bridge.daw.rpp_items import item_facts, planned_items, write_item
@@ -60,66 +61,51 @@ class _Rendering:
 
     def __init__(self, plan: BusPlan, root: Block, folder: Path, tempo: Tempo) -> None:
         self._plan = plan
+        self._planned = planned_strips(plan)
         self._root = root
         self._folder = folder
         self._tempo = tempo
         self._tracks = read_tracks(root)
-        self._marks: dict[tuple[str, str], ProjectTrack] = {}
+        self._marks: dict[StripRef, ProjectTrack] = {}
         for track in self._tracks:
             identity, role, key = read_mark(track.mark) or ("", "", "")
             if identity == plan.identity:
                 self._marks.setdefault((role, key), track)
         # By GUID first: a user's copy of a track has the same mark.
         by_guid = {track.guid: track for track in self._tracks}
-        for role, strip in self._planned():
-            track = by_guid.get(track_guid(write_mark(plan.identity, role, strip.key)))
+        for ref in self._planned:
+            track = by_guid.get(track_guid(write_mark(plan.identity, *ref)))
             if track is not None:
-                self._marks = {key: other for key, other in self._marks.items() if other is not track}
-                self._marks[role, strip.key] = track
+                self._marks = {other: there for other, there in self._marks.items() if there is not track}
+                self._marks[ref] = track
         self._changed: set[ProjectTrack] = set()
 
     def render(self) -> tuple[ImportedStrip, ...]:
         """Changes the project's blocks."""
         plan = self._plan
-        planned = self._planned()
-        keys = {(role, strip.key) for role, strip in planned}
+        wanted = set(self._planned)
         if plan.group is not None and plan.group.folder:
-            keys.add(("group", ""))
+            wanted.add(("group", ""))
         if plan.vca:  # only scripts make one
-            keys.add(("vca", ""))
+            wanted.add(("vca", ""))
         if not plan.partial:
-            for (role, key), track in list(self._marks.items()):
-                if (role, key) not in keys:
-                    self._remove(track)
-                    del self._marks[role, key]
-        created = {(role, strip.key) for role, strip in planned if (role, strip.key) not in self._marks}
+            for ref in [ref for ref in self._marks if ref not in wanted]:
+                self._remove(self._marks.pop(ref))
+        created = [ref for ref in self._planned if ref not in self._marks]
         self._add_folder(created)
-        for role, strip in planned:
-            if (role, strip.key) in created:
-                self._create(role, strip)
+        for ref in created:
+            self._create(ref)
         for track in plan.tracks:
             self._place_items(track)
-        for role, strip in planned:
-            self._route(self._marks[role, strip.key], strip)
+        for ref, strip in self._planned.items():
+            self._route(self._marks[ref], strip)
         self._mute_source()
         write_tracks(self._root, self._tracks)
-        return tuple(
-            ImportedStrip(
-                role=role,
-                key=strip.key,
-                name=self._marks[role, strip.key].name,
-                outcome=Outcome.CREATED
-                if (role, strip.key) in created
-                else Outcome.REPLACED
-                if self._marks[role, strip.key] in self._changed
-                else Outcome.UNCHANGED,
-            )
-            for role, strip in planned
+        return imported_strips(
+            {ref: self._marks[ref].name for ref in self._planned},
+            created=created,
+            changed=[ref for ref in self._planned if self._marks[ref] in self._changed],
         )
-
-    def _planned(self) -> list[tuple[str, PlannedTrack | PlannedBus]]:
-        tracks, buses = self._plan.tracks, self._plan.buses
-        return [*(("track", track) for track in tracks), *(("bus", bus) for bus in buses)]
 
     def _remove(self, track: ProjectTrack) -> None:
         at = self._tracks.index(track)
@@ -134,7 +120,7 @@ class _Rendering:
             at += 1
         return at
 
-    def _add_folder(self, created: set[tuple[str, str]]) -> None:
+    def _add_folder(self, created: Collection[StripRef]) -> None:
         """The folder, when the first tracks come; a user who took it away does not want it back."""
         group = self._plan.group
         if group is None or not group.folder or any(("track", track.key) not in created for track in self._plan.tracks):
@@ -146,11 +132,12 @@ class _Rendering:
             self._tracks.append(folder)
             self._marks["group", ""] = folder
 
-    def _create(self, role: str, strip: PlannedTrack | PlannedBus) -> None:
+    def _create(self, ref: StripRef) -> None:
         """A track after the last one of its role, or as the first one in the folder, or at the project's end."""
+        role, strip = ref[0], self._planned[ref]
         track = new_track(
             self._root,
-            mark=write_mark(self._plan.identity, role, strip.key),
+            mark=write_mark(self._plan.identity, *ref),
             name=strip.name,
             colour=strip.colour,
             channels=strip.channels,
@@ -168,7 +155,7 @@ class _Rendering:
             self._tracks.insert(self._end_of(folder), track)
         else:
             self._tracks.append(track)
-        self._marks[role, strip.key] = track
+        self._marks[ref] = track
 
     def _place_items(self, planned: PlannedTrack) -> None:
         """The clips, unless items that start, last and sound alike are all that is there."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from revithion_bridge.daw.bus_plan import BusPlan, PositionUnit, Tempo
+from revithion_bridge.daw.bus_plan import BusPlan, Tempo
+from revithion_bridge.daw.placement import check_tempo
 from revithion_bridge.daw.project_files import damaged_project, read_project
-from revithion_bridge.daw.rpp_document import Block, Document, parse_document
+from revithion_bridge.daw.rpp_document import Block, Document, line_tag, parse_document
 from revithion_bridge.daw.rpp_tracks import even_channels, ratio_text
-from revithion_bridge.errors import bridge_error
 
 
 def rpp_rate(path: Path) -> int | None:
@@ -54,12 +54,5 @@ def own_tempo(plan: BusPlan, root: Block) -> Tempo:
         numerator=int(words[1]) if len(words) > 1 else 4,
         denominator=int(words[2]) if len(words) > 2 else 4,
     )
-    points = [
-        child for map_ in root.blocks("TEMPOENVEX") for child in map_.children if str(child).split()[:1] == ["PT"]
-    ]
-    units = {clip.position.unit for track in plan.tracks for clip in track.clips}
-    if len(points) > 1 and units & {PositionUnit.BEATS, PositionUnit.BARS}:
-        raise bridge_error("daw.plan", "the project's tempo changes: give the position in seconds, or a tempo")
-    if not own.bpm > 0 or own.numerator < 1 or own.denominator < 1:
-        raise ValueError(f"its tempo is {words}")
-    return own
+    points = sum(line_tag(child) == "PT" for envelope in root.blocks("TEMPOENVEX") for child in envelope.children)
+    return check_tempo(plan, own, changes=points > 1)

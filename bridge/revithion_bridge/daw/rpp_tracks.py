@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from revithion_bridge.daw.bus_plan import Send
-from revithion_bridge.daw.rpp_document import Block, split_words
+from revithion_bridge.daw.rpp_document import Block, line_tag, split_words
 from revithion_stems.units import ratio_from_db
 
 _MARK_NAME = "revithion_stems"
@@ -80,11 +80,11 @@ class ProjectTrack:
     @property
     def name(self) -> str:
         """What people see."""
-        return next(iter(self.block.words("NAME") or []), "")
+        return self.block.word("NAME")
 
     def widen(self, channels: int) -> bool:
         """Gives it at least so many channels; whether it had fewer."""
-        there = int(next(iter(self.block.words("NCHAN") or []), "2"))
+        there = int(self.block.word("NCHAN", "2"))
         if there >= channels:
             return False
         self.block.set_words("NCHAN", [str(even_channels(channels))])
@@ -191,7 +191,7 @@ def _take_receives(track: ProjectTrack, tracks: Sequence[ProjectTrack]) -> None:
     taken: list[str | Block] = []
     at = -1
     for child in track.block.children:
-        if isinstance(child, str) and child.split(maxsplit=1)[:1] == ["AUXRECV"]:
+        if isinstance(child, str) and line_tag(child) == "AUXRECV":
             words = split_words(child)[1:]
             place = int(words[0])
             source = tracks[place] if 0 <= place < len(tracks) else None
@@ -204,10 +204,7 @@ def _take_receives(track: ProjectTrack, tracks: Sequence[ProjectTrack]) -> None:
         else:
             rest.append(child)
     if at < 0:
-        ends = [
-            place for place, child in enumerate(rest) if str(child).split(maxsplit=1)[:1] in (["MIDIOUT"], ["MAINSEND"])
-        ]
-        at = ends[0] if ends else len(rest)
+        at = next((at for at, child in enumerate(rest) if line_tag(child) in ("MIDIOUT", "MAINSEND")), len(rest))
     track.as_read = (track.block.children, list(rest), taken)
     track.block.children = rest
     track.receives_at = at

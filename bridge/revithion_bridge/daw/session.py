@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from revithion_bridge.daw.bus_plan import (
-    PROJECT_START,
+    SELECTED_ITEM,
     BusPlan,
     PlannedBus,
     PlannedClip,
@@ -72,7 +72,7 @@ class DawSession(abc.ABC):
             stems: A job's id, what a separation returned, a folder of stems, or a manifest.
             plan: A preset (or its name, or a TOML file), or a whole plan; ``4-stems-to-buses`` if left out.
             align_to: ``project_start``, a time, or a bar; see :func:`~revithion_bridge.daw.placement.parse_alignment`.
-                ``item`` is the project's start here: only the DAW's own menu knows an item.
+                ``item`` is where the item begins that is selected in the DAW.
 
         Raises:
             RevithionError: The stems are not there, the plan is not sound, or the DAW can't do it.
@@ -83,7 +83,7 @@ class DawSession(abc.ABC):
         wanted = plan if plan is not None else DEFAULT_PRESET
         preset = find_preset(wanted)
         name = preset.label if isinstance(wanted, PlanPreset) else Path(wanted).stem
-        placement = StemPlacement(stems=found.stems, position=parse_alignment(align_to) or PROJECT_START)
+        placement = StemPlacement(stems=found.stems, position=parse_alignment(align_to) or SELECTED_ITEM)
         return self.render(
             build_plan(
                 [placement],
@@ -127,7 +127,7 @@ class DawSession(abc.ABC):
             sample_rate=info.sample_rate,
             file_frames=info.frames,
             frames=info.frames,
-            position=parse_alignment(align_to) or PROJECT_START,
+            position=parse_alignment(align_to) or SELECTED_ITEM,
             sha256=sha256_file(file),
         )
         track = PlannedTrack(

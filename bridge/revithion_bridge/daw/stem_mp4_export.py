@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from revithion_bridge.daw.bus_plan import BusPlan, PlannedTrack, Tempo
+from revithion_bridge.daw.clip_audio import EvenReader, open_clip
 from revithion_bridge.daw.import_report import ImportedStrip, ImportReport, Outcome
-from revithion_stems.audio import Float32
-from revithion_stems.audio_files import AudioReader
+from revithion_stems.audio import BLOCK_FRAMES, Float32
 from revithion_stems.errors import RequestError
 from revithion_stems.file_set import FileSet
 from revithion_stems.output_format import Container, OutputFormat
@@ -37,6 +37,7 @@ def write_stem_mp4(plan: BusPlan, path: Path, tempo: Tempo | None = None) -> Imp
 
     Raises:
         RequestError: ``request.format``: the plan does not fit.
+        RevithionError: ``daw.plan``: a stem is not what the plan says.
         InputError: A stem can't be read.
         OutputError: The file can't be written.
     """
@@ -83,30 +84,15 @@ def _check(plan: BusPlan) -> None:
 def _blocks(plan: BusPlan) -> Iterator[Float32]:
     """The stems ``[stems, channels, frames]`` in blocks of equal length, at the levels of the plan."""
     gains = np.array([_gain(plan, track) for track in plan.tracks], np.float32)[:, None, None]
-    clip = plan.tracks[0].clips[0]
+    frames = plan.tracks[0].clips[0].frames
     with contextlib.ExitStack() as stack:
-        readers = [stack.enter_context(AudioReader(Path(track.clips[0].file))) for track in plan.tracks]
-        starts = [track.clips[0].start_frame for track in plan.tracks]
-        pieces = [_from(reader.blocks(), start) for reader, start in zip(readers, starts, strict=True)]
-        held: list[Float32] = [np.zeros((clip.channels, 0), np.float32)] * _STEMS
-        left = clip.frames
-        while left:
-            held = [
-                np.concatenate([part, next(piece)], axis=1) if part.shape[1] == 0 else part
-                for part, piece in zip(held, pieces, strict=True)
-            ]
-            size = min(left, *(part.shape[1] for part in held))
-            yield np.stack([part[:, :size] for part in held]) * gains
-            held = [part[:, size:] for part in held]
-            left -= size
-
-
-def _from(blocks: Iterator[Float32], start: int) -> Iterator[Float32]:
-    """Blocks from frame ``start`` on, none of them empty."""
-    for block in blocks:
-        if block.shape[1] > start:
-            yield block[:, start:]
-        start = max(0, start - block.shape[1])
+        readers = [
+            EvenReader(stack.enter_context(open_clip(clip)), clip.start_frame)
+            for clip in (track.clips[0] for track in plan.tracks)
+        ]
+        for start in range(0, frames, BLOCK_FRAMES):
+            count = min(BLOCK_FRAMES, frames - start)
+            yield np.stack([reader.take(count) for reader in readers]) * gains
 
 
 def _gain(plan: BusPlan, track: PlannedTrack) -> float:

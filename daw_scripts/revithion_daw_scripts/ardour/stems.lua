@@ -8,7 +8,7 @@ local settings, incomplete = common.settings(FOLDER)
 local M = {}
 
 local PREFIX = "revithion-stems:"
-local PATTERN = PREFIX:gsub("%-", "%%-")
+local LINE = "\n" .. PREFIX:gsub("%-", "%%-")
 local UNDONE = "(undone)"
 local TITLE = "Stems"
 local UNANSWERED_S = 3.0 -- after which a daemon is started
@@ -43,7 +43,7 @@ local function current_box()
 end
 
 -- What is ours is marked in the comment of its track or bus, below a line for people:
---   revithion-stems:IDENTITY:ROLE:KEY
+--   revithion-stems:IDENTITY:ROLE:KEY, with %XX for the bytes of its key that are no letters or digits
 --   DIGEST of the clips that it should have; "(undone)" behind it while Undo has taken them away
 --   SOURCE, the id of the track that it was made from, and "track" or "regions": what of it was muted; or "-"
 --   VCA, the name of the one that governs it, or "-"
@@ -51,20 +51,22 @@ end
 local function id_of(object) return object:to_stateful():id():to_s() end
 
 local function read_mark(route)
-	local comment = route:comment()
-	local identity, role, key, rest = comment:match(PATTERN .. "(%x+):(%a+):([^\n]*)\n?(.*)")
+	local identity, role, key, rest = ("\n" .. route:comment()):match(LINE .. "(%x+):(%a+):([^\n]*)\n?(.*)")
 	if not identity then return nil end
 	local digest, undone, source, vca = rest:match("^(%x*)([^\n]*)\n?([^\n]*)\n?([^\n]*)")
 	return {
-		route = route, identity = identity, role = role, key = key, digest = digest, undone = undone == " " .. UNDONE,
+		route = route, identity = identity, role = role, digest = digest, undone = undone == " " .. UNDONE,
+		key = key:gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end),
 		source = source:match("^%d+") or "-", muted = source:match("%a+$") or "-", vca = vca ~= "" and vca or "-",
 	}
 end
 
 local function write_mark(route, mark)
-	local about = route:comment():match("^(.-)\n?" .. PATTERN) or route:comment()
+	local above = ("\n" .. route:comment()):match("^(.-)" .. LINE)
+	local about = above and above:sub(2) or route:comment()
 	if about == "" then about = mark.about or "" end
-	local lines = { about, PREFIX .. mark.identity .. ":" .. mark.role .. ":" .. mark.key,
+	local word = mark.key:gsub("[^%w._-]", function(byte) return ("%%%02X"):format(byte:byte()) end)
+	local lines = { about, PREFIX .. mark.identity .. ":" .. mark.role .. ":" .. word,
 		mark.digest .. (mark.undone and " " .. UNDONE or ""), mark.source == "-" and "-" or mark.source .. " " .. mark.muted, mark.vca }
 	route:set_comment(table.concat(lines, "\n"), nil)
 end
@@ -226,6 +228,8 @@ local function new_strip(strip, role, order, output_channels)
 	route:presentation_info_ptr():set_color(colour_of(strip.colour))
 	route:gain_control():set_value(common.gain(strip.gain_db), NO_GROUP)
 	if strip.muted then route:mute_control():set_value(1, NO_GROUP) end
+	-- Panners of more than two channels mix them even at rest: once is enough, on the way to the master.
+	if strip.channels > 2 and strip.output ~= "" then route:panner_shell():set_bypassed(true) end
 	return route
 end
 
@@ -247,10 +251,40 @@ local function set_shown(route, shown)
 	if shown then Editor:show_track_in_display(view, false) else Editor:hide_track_in_display(view, false) end
 end
 
+-- Ardour can't undo that a track was made: one that is not wanted any more is hidden and inactive until it is again.
+local function put_away(mark)
+	mark.undone = true
+	write_mark(mark.route, mark)
+	set_shown(mark.route, false)
+end
+
+-- Removes those VCAs of the strips that govern nothing any more.
+local function remove_idle_vcas(marks)
+	local used = { ["-"] = true }
+	for _, mark in ipairs(our_strips()) do used[mark.vca] = used[mark.vca] or not mark.undone end
+	for _, mark in ipairs(marks) do
+		local vca = not used[mark.vca] and find_vca(mark.vca)
+		if vca then Session:vca_manager():remove_vca(vca) end
+	end
+end
+
 local function planned(plan, role, key)
 	for _, strip in ipairs(role == "track" and plan.tracks or plan.buses) do
 		if strip.key == key then return strip end
 	end
+end
+
+-- The strips that other plans have made from the same source: two sets of it would sound together, twice as loud.
+local function superseded(plan)
+	local source, sets, found = common.get(plan, "source"), {}, {}
+	if not source or plan.partial then return found end
+	for _, mark in ipairs(our_strips()) do
+		if mark.source == source.track_id and mark.identity ~= plan.identity then sets[mark.identity] = true end
+	end
+	for _, mark in ipairs(our_strips()) do
+		if sets[mark.identity] and not mark.undone then found[#found + 1] = mark end
+	end
+	return found
 end
 
 -- Whether the session is as the plan says already.
@@ -273,6 +307,7 @@ local function is_done(plan, strips)
 			if not mark.undone and not planned(plan, mark.role, mark.key) then return false end
 		end
 	end
+	if #superseded(plan) > 0 then return false end
 	local route, what, regions = muting(plan)
 	for _, region in ipairs(regions or {}) do
 		if not region:muted() then return false end
@@ -284,7 +319,7 @@ local function add_sends(strip, route, buses)
 	for _, send in ipairs(strip.sends) do
 		local target = buses[send.bus] or Session:route_by_name(send.bus)
 		if target:isnil() then
-			target = new_strip({ channels = strip.channels, name = send.bus, colour = "#999999", gain_db = 0 }, "bus",
+			target = new_strip({ channels = strip.channels, name = send.bus, colour = "#999999", gain_db = 0, output = "" }, "bus",
 				ARDOUR.PresentationInfo.max_order, math.max(2, strip.channels))
 			wire(target, Session:master_out())
 		end
@@ -313,7 +348,7 @@ local function strips_for(plan, report)
 			local route = new_strip(strip, role, order, output_channels)
 			if order ~= ARDOUR.PresentationInfo.max_order then order = order + 1 end
 			mark = { route = route, identity = plan.identity, role = role, key = strip.key, digest = "", source = "-",
-				muted = "-", vca = "-", about = ("%s of %s"):format(strip.key, plan.title) }
+				muted = "-", vca = "-", about = ("%s of %s"):format(strip.key, plan.title):gsub("%c", " ") }
 			write_mark(route, mark)
 		elseif mark.undone then
 			set_shown(mark.route, true)
@@ -362,7 +397,9 @@ local function join_group(plan, tracks, buses, new)
 			group = Session:new_route_group(planned_group.name)
 			group:set_active(true, nil)
 			group:set_rgba(colour_of(planned_group.colour))
-			for _, share in ipairs({ "set_gain", "set_mute", "set_solo", "set_recenable", "set_color" }) do group[share](group, false) end
+			for _, share in ipairs({ "gain", "mute", "solo", "recenable", "color", "route_active", "monitoring" }) do
+				group["set_" .. share](group, false)
+			end
 			group:set_select(true)
 		end
 		for _, mark in pairs(tracks) do
@@ -372,7 +409,7 @@ local function join_group(plan, tracks, buses, new)
 	if plan.vca ~= "" then
 		local joining = {}
 		for _, mark in pairs(next(buses) and buses or tracks) do
-			if new[mark] then joining[#joining + 1] = mark end
+			if new[mark] or mark.undone then joining[#joining + 1] = mark end
 		end
 		if #joining > 0 then join_vca(plan.vca, joining) end
 	end
@@ -396,7 +433,8 @@ local function set_muted(regions, muted)
 	end
 end
 
--- Puts the regions on their tracks, in one step of undo.
+-- Puts the regions on their tracks, in one step of undo. The imports come before: each is a step of its own, in which nothing
+-- happens that can be seen, and Ardour 7 aborts commands that are within one another.
 local function place(plan, tracks, stale, silent, report)
 	local wholes, todo = {}, {}
 	for _, track in ipairs(plan.tracks) do
@@ -470,7 +508,7 @@ function M.render(plan)
 		local tracks, buses, new
 		strips, tracks, buses, new = strips_for(plan, report)
 		join_group(plan, tracks, buses, new)
-		local stale = {}
+		local stale = superseded(plan)
 		if not plan.partial then
 			for _, mark in ipairs(strips) do
 				if not planned(plan, mark.role, mark.key) then stale[#stale + 1] = mark end
@@ -490,11 +528,8 @@ function M.render(plan)
 			mark.undone = false
 			write_mark(mark.route, mark)
 		end
-		for _, mark in ipairs(stale) do
-			mark.undone = true
-			write_mark(mark.route, mark)
-			set_shown(mark.route, false)
-		end
+		for _, mark in ipairs(stale) do put_away(mark) end
+		remove_idle_vcas(stale)
 	end)
 	ARDOUR.LuaAPI.usleep(100000) -- the thread that connects looks at the setting when it gets to a new strip
 	config:set_output_auto_connect(connect)
@@ -503,8 +538,8 @@ function M.render(plan)
 	return report
 end
 
--- Undo and redo. Ardour can't undo that a track was made, its own neither. So when Undo has taken the clips of a set away, its
--- strips are made inactive and hidden and the source is heard again; Redo brings all of it back.
+-- Undo and redo. When Undo has taken the clips of a set away, its strips are put away and the source is heard again; Redo
+-- brings all of it back.
 
 local function watch_undo()
 	local sets = {}
@@ -524,25 +559,29 @@ local function watch_undo()
 			if mark.muted == "track" then set.source = mark.source end
 		end
 	end
+	local silent, changed, away = {}, {}, {} -- by the source's id: whether stems are heard instead, and whether that is new
 	for _, set in pairs(sets) do
 		local gone = set.tracks > 0 and set.regions == 0 and set.undone < set.tracks
+		if set.source and set.regions > 0 then silent[set.source] = true end
 		if gone or set.back then
 			for _, mark in ipairs(set.strips) do
-				local empty = gone or (mark.role == "track" and #regions_of(mark.route) == 0)
-				if mark.undone ~= empty then
-					mark.undone = empty
+				if gone or (mark.role == "track" and #regions_of(mark.route) == 0) then
+					away[#away + 1] = mark
+					if not mark.undone then put_away(mark) end
+				elseif mark.undone then
+					mark.undone = false
 					write_mark(mark.route, mark)
-					set_shown(mark.route, not empty)
+					set_shown(mark.route, true)
 				end
 			end
-			for name, marks in pairs(set.vcas) do
-				local vca = find_vca(name)
-				if gone and vca then Session:vca_manager():remove_vca(vca) end
-				if not gone then join_vca(name, marks) end
-			end
-			local source = set.source and route_by_id(set.source)
-			if source then source:mute_control():set_value(gone and 0 or 1, NO_GROUP) end
+			for name, marks in pairs(gone and {} or set.vcas) do join_vca(name, marks) end
+			if set.source then changed[set.source] = true end
 		end
+	end
+	remove_idle_vcas(away)
+	for id in pairs(changed) do
+		local source = route_by_id(id)
+		if source then source:mute_control():set_value(silent[id] and 1 or 0, NO_GROUP) end
 	end
 end
 
@@ -551,7 +590,7 @@ function M.remove()
 	local selected, chosen, sets, count = {}, {}, {}, 0
 	for route in Editor:get_selection().tracks:routelist():iter() do selected[id_of(route)] = true end
 	for _, mark in ipairs(our_strips()) do
-		if not sets[mark.identity] then sets[mark.identity], count = true, count + 1 end
+		if not mark.undone and not sets[mark.identity] then sets[mark.identity], count = true, count + 1 end
 		if selected[id_of(mark.route)] or selected[mark.source] then chosen[mark.identity] = true end
 	end
 	if count == 1 then chosen = sets end

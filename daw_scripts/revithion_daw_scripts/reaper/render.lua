@@ -8,7 +8,7 @@ local common, tracks, items = M.common, M.tracks, M.items
 local R = {}
 
 local get = common.get
-local MUTED = "P_EXT:revithion_stems_muted" -- of an item that we muted: for whom
+local MUTED = "P_EXT:revithion_stems_muted" -- of a track or item that we muted: for whom
 
 local function refusal(message, hint)
 	return { code = "daw.refused", message = message, hint = hint or "See the page of REAPER in docs/daw/." }
@@ -51,6 +51,8 @@ local function find_rows(project, plan, rows)
 		by_role[place] = nil
 	end
 	if not plan.partial then
+		local source = get(plan, "source")
+		if source then stale = tracks.others_from(project, source.track_id, plan.identity) end
 		for _, mark in pairs(by_role) do stale[mark.guid] = true end
 	end
 	if any_strip then -- who has dissolved our folder or VCA does not get it again
@@ -111,12 +113,20 @@ local function mute_item(item, identity, is_muted)
 	reaper.GetSetMediaItemInfo_String(item, MUTED, is_muted and identity or "", true)
 end
 
+local function mute_track(track, identity, is_muted)
+	tracks.set(track, "B_MUTE", is_muted and 1 or 0)
+	reaper.GetSetMediaTrackInfo_String(track, MUTED, is_muted and identity or "", true)
+end
+
 -- What is to be done so that the source is not heard twice: its track is muted or, where that has other items too, only
--- the separated ones are. Those that an earlier plan had muted and that have no stems any more are heard again.
+-- the separated ones are. What we had muted for an earlier plan and has no stems any more is heard again.
 local function mutes_of(project, plan, present)
 	local source, todo = get(plan, "source"), {}
 	local track = source and source.mute and select(2, tracks.index(project, source.track_id))
-	if not track or tracks.value(track, "B_MUTE") ~= 0 then return todo end
+	if not track then return todo end
+	local is_silent = tracks.value(track, "B_MUTE") ~= 0
+	local _, silent_for = reaper.GetSetMediaTrackInfo_String(track, MUTED, "", false)
+	if is_silent and silent_for == "" then return todo end -- the user wants it so
 	local separated = {}
 	for _, strip in ipairs(plan.tracks) do
 		for _, clip in ipairs(strip.clips) do
@@ -130,12 +140,14 @@ local function mutes_of(project, plan, present)
 		local _, muted_for = reaper.GetSetMediaItemInfo_String(item, MUTED, "", false)
 		local is_separated = separated[items.guid(item)] or false
 		others = others or not is_separated
-		if is_separated ~= is_muted and (is_separated or muted_for == plan.identity) then
+		if is_separated ~= is_muted and (is_separated or muted_for ~= "") then
 			todo[#todo + 1] = function() mute_item(item, plan.identity, is_separated) end
 		end
 	end
-	if next(separated) and others then return todo end
-	return { function() tracks.set(track, "B_MUTE", 1) end }
+	local is_whole = not (next(separated) and others)
+	if is_whole then todo = {} end
+	if is_whole ~= is_silent then todo[#todo + 1] = function() mute_track(track, plan.identity, is_whole) end end
+	return todo
 end
 
 -- Where a new row stands: after the last one of its kind that is there, else after its folder's head or the source.
@@ -184,6 +196,7 @@ local function apply(project, plan, rows, stale, mutes)
 	end
 	local governed = {}
 	for _, row in ipairs(rows) do
+		if source then tracks.set_source(row.track, source.track_id) end
 		if not row.silent and row.outcome ~= "unchanged" then
 			local channels = tracks.channels(row.strip.channels)
 			if tracks.value(row.track, "I_NCHAN") < channels then tracks.set(row.track, "I_NCHAN", channels) end

@@ -6,6 +6,7 @@ local T = {}
 
 local EXT = "P_EXT:revithion_stems" -- saved with the project; nobody sees it
 T.EXT = EXT
+local SOURCE = EXT .. "_source" -- which track it was made from
 
 function T.one_line(text) return (text:gsub("%c", " ")) end
 
@@ -44,8 +45,11 @@ local function read_mark(track)
 	local identity, role, word = text:match("^revithion%-stems:(%x+):(%a+):(.*)$")
 	if not identity then return nil end
 	local key = word:gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end)
-	return { identity = identity, role = role, key = key, track = track, guid = T.guid(track) }
+	local _, source = reaper.GetSetMediaTrackInfo_String(track, SOURCE, "", false)
+	return { identity = identity, role = role, key = key, source = source, track = track, guid = T.guid(track) }
 end
+
+function T.set_source(track, guid) reaper.GetSetMediaTrackInfo_String(track, SOURCE, guid, true) end
 
 -- All that are ours, of one identity or (if empty) of any.
 function T.ours(project, identity)
@@ -59,6 +63,27 @@ end
 
 -- Of a gain of REAPER's, within what plans allow. A negative one turns the phase.
 function T.decibels(gain) return math.min(24, math.max(-120, 20 * math.log(math.max(math.abs(gain), 1e-6), 10))) end
+
+-- What plans of other identities have made from a track, and from what they have made, by GUID: two sets of one source
+-- would sound together. A copy that the user made stays.
+function T.others_from(project, source_guid, identity)
+	local marks, seen, sources, found = {}, {}, { [source_guid] = true }, {}
+	for _, mark in ipairs(T.ours(project, "")) do
+		local place = mark.identity .. mark.role .. mark.key
+		if mark.identity ~= identity and not seen[place] then marks[#marks + 1] = mark end
+		seen[place] = true
+	end
+	local any
+	repeat
+		any = false
+		for _, mark in ipairs(marks) do
+			if sources[mark.source] and not found[mark.guid] then
+				found[mark.guid], sources[mark.guid], any = true, true, true
+			end
+		end
+	until not any
+	return found
+end
 
 -- A track or bus of ours as others are told of it.
 function T.strip(mark)
