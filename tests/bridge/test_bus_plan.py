@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from revithion_bridge.daw.bus_plan import (
+    SELECTED_ITEM,
     BusPlan,
     PlannedBus,
     PlannedClip,
@@ -138,6 +139,12 @@ def test_seconds_beats_and_bars_agree(seconds: float, rate: int, bpm: float) -> 
     )
     frames = [tempo.frames(place, rate) for place in places]
     assert max(frames) - min(frames) <= 1  # of rounding
+
+
+def test_only_a_daw_that_runs_knows_what_is_selected() -> None:
+    with pytest.raises(DawError) as caught:
+        Tempo().frames(SELECTED_ITEM, 44_100)
+    assert caught.value.code == "daw.selection"
 
 
 def test_marks_tell_plans_roles_and_keys_apart() -> None:

@@ -470,7 +470,12 @@ def test_the_loop_of_the_readme(tmp_path: Path, real_song: Path) -> None:
                 report = daw.import_audio(files[stem], target_bus=bus, align_to="bar 2")
                 assert report.changed is not again
         saved = Saved(desktop.save())
-    assert set(saved.routes) == {"Master", "vocals", "drums", "bass", "other", "Voice", "Band"}
+        assert set(saved.routes) == {"Master", "vocals", "drums", "bass", "other", "Voice", "Band"}
+
+        desktop.bring_in(real_song, position=12_345)
+        desktop.by_hand(SELECT_REGION % 12_345)
+        assert daw.import_audio(files["vocals"], target_bus="Voice", align_to="item").changed
+        assert Saved(desktop.save()).regions("vocals")[0][0] == 12_345
     frames = soundfile.info(real_song).frames
     for stem in STEMS:
         assert saved.regions(stem) == [(2 * 44_100, 0, frames)]  # 120 beats a minute, four to the bar

@@ -11,13 +11,13 @@ import soundfile
 import soxr
 
 from daw.ardour_programs import ArdourPrograms, SeenSession
-from revithion_bridge.daw.ardour_routes import marker_of
 from revithion_bridge.daw.ardour_session import write_ardour
 from revithion_bridge.daw.bus_plan import BusPlan, PlannedSource, Position, PositionUnit, Send
 from revithion_bridge.daw.import_report import Outcome
 from revithion_bridge.daw.plan_builder import StemFile, StemPlacement, build_plan
 from revithion_bridge.daw.plan_presets import DEFAULT_PRESET, find_preset
 from revithion_bridge.daw.stem_inputs import StemInput, find_stems
+from revithion_bridge.daw.written_marks import write_mark
 from revithion_stems import OutputOptions, SeparationRequest, separate_to_files
 from revithion_stems.alignment import find_lag
 from revithion_stems.audio_files import read_audio
@@ -85,9 +85,9 @@ def assert_as_planned(seen: SeenSession, plan: BusPlan, frames: int, position: i
     names = {(strip.role, strip.marker): name for name, strip in seen.routes.items()}
     for role, strips in (("track", plan.tracks), ("bus", plan.buses)):
         for strip in strips:
-            name = names[role, marker_of(IDENTITY, role, strip.key)]
+            name = names[role, write_mark(IDENTITY, role, strip.key)]
             route = seen.routes[name]
-            target = names["bus", marker_of(IDENTITY, "bus", strip.output)] if strip.output else "Master"
+            target = names["bus", write_mark(IDENTITY, "bus", strip.output)] if strip.output else "Master"
             ports = [(f"{name}/audio_out {n}", f"{target}/audio_in {n}") for n in (1, 2)]
             assert route.feeds == [tuple(end.replace(":", "-") for end in pair) for pair in ports]
             assert (route.colour, route.muted) == (strip.colour.upper(), strip.muted)
@@ -97,7 +97,7 @@ def assert_as_planned(seen: SeenSession, plan: BusPlan, frames: int, position: i
                 (region,) = route.regions
                 assert (region.position, region.frames, region.start) == (position, frames, 0)
                 assert (region.fades, region.gain, region.channels) == (False, 1.0, 2)
-    tracks = [names["track", marker_of(IDENTITY, "track", track.key)] for track in plan.tracks]
+    tracks = [names["track", write_mark(IDENTITY, "track", track.key)] for track in plan.tracks]
     assert seen.groups == ({plan.group.name: tracks} if plan.group else {})
 
 

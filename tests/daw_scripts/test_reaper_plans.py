@@ -91,6 +91,29 @@ def clip_of(stem: StemFile, **more: Any) -> PlannedClip:
     return dataclasses.replace(whole, **more)
 
 
+class TestSelection:
+    """Stems that another program wants where the user has put the cursor's attention: ``align_to="item"``."""
+
+    def test_stems_go_to_the_selected_item(
+        self, project: Project, listener: Script, stems: dict[str, StemFile], song: Path
+    ) -> None:
+        for start in (7.0, 3.5):
+            place(project.add_track("Mix"), song, D_POSITION=start).values["B_UISEL"] = 1.0
+        where = Position(value=0.25, unit=PositionUnit.SELECTION)
+        render(listener, bare_plan([clip_of(stems["vocals"], position=where)]))
+        assert project.track("Vocals").items[0].values["D_POSITION"] == 3.75
+
+    def test_without_one_it_is_refused(
+        self, project: Project, listener: Script, stems: dict[str, StemFile], song: Path
+    ) -> None:
+        place(project.add_track("Mix"), song)
+        plan = bare_plan([clip_of(stems["vocals"], position=Position(unit=PositionUnit.SELECTION))])
+        answer = command(listener, "import", plan=plan)
+        assert answer.error is not None
+        assert "No item is selected" in answer.error.message
+        assert names(project) == ["Mix"]
+
+
 class TestSession:
     def test_others_see_it_while_it_is_open(self, reaper: Reaper, project: Project, listener: Script) -> None:
         (session,) = mailbox.open_sessions("reaper").values()

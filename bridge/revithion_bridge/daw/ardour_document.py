@@ -54,9 +54,8 @@ class ArdourDocument:
         try:
             version = int(self.root.get("version", ""))
             self.rate = int(self.root.get("sample-rate", ""))
-            self._next_id = max(
-                int(self.root.get("id-counter", "")), *(int(e.get("id", "0")) + 1 for e in self.root.iter("*"))
-            )
+            numbers = [int(number) for e in self.root.iter("*") if (number := e.get("id", "0")).isdecimal()]
+            self._next_id = max(int(self.root.get("id-counter", "")), max(numbers) + 1)
         except ValueError as exc:
             raise self.wrong("not a session of Ardour") from exc
         if self.root.tag != "Session" or self.rate < 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
 from lxml import etree
@@ -11,17 +10,12 @@ from revithion_bridge.daw.ardour_document import ArdourDocument, add_control
 from revithion_bridge.daw.ardour_groups import group_of
 from revithion_bridge.daw.ardour_units import port_prefix, rgba, route_name
 from revithion_bridge.daw.bus_plan import BusPlan, PlannedBus, PlannedTrack, Send, marker
-from revithion_bridge.daw.xml_tree import NOT_XML, Element, drop
+from revithion_bridge.daw.written_marks import write_mark
+from revithion_bridge.daw.xml_tree import Element, drop
 from revithion_stems.units import ratio_from_db
 
+_UNDONE = " (undone)"  # as our script in Ardour writes it
 _PROCESSOR = {"active": "1", "user-latency": "0", "use-user-latency": "0"}
-
-
-def marker_of(identity: str, role: str, key: str) -> str:
-    """The line that marks a strip as ours: :func:`marker`, with a digest for keys that a line of XML can't hold."""
-    if not NOT_XML.search(key) and key == key.strip() and "\n" not in key and "\r" not in key:
-        return marker(identity, role, key)
-    return marker(identity, role, "sha256-" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest())
 
 
 def marked(document: ArdourDocument, identity: str) -> dict[str, Element]:
@@ -35,13 +29,22 @@ def marked(document: ArdourDocument, identity: str) -> dict[str, Element]:
 
 
 def forget_digest(route: Element, line: str) -> None:
-    """Empties the line below the marker: our script in Ardour notes there which clips it has put on the track."""
+    """Empties the line below the marker: our script in Ardour notes there which clips it has put on the track.
+
+    That Undo had put the strip away stays noted: the script shows it again when it sees the clips.
+    """
     comment = route.find("Comment")
-    lines = (comment.text or "").split("\n") if comment is not None else []
-    at = [text.strip() for text in lines].index(line) + 1
-    if comment is not None and at < len(lines):
-        lines[at] = ""
-        comment.text = "\n".join(lines)
+    texts = (comment.text or "").split("\n") if comment is not None else []
+    at = [text.strip() for text in texts].index(line) + 1
+    if comment is not None and at < len(texts):
+        texts[at] = _UNDONE if texts[at].endswith(_UNDONE) else ""
+        comment.text = "\n".join(texts)
+
+
+def revive(route: Element) -> None:
+    """Has a strip be heard that Undo had put away in Ardour."""
+    if _UNDONE + "\n" in (route.findtext("Comment") or "") + "\n":
+        route.set("active", "1")
 
 
 def add_route(document: ArdourDocument, plan: BusPlan, strip: PlannedTrack | PlannedBus) -> Element:
@@ -100,7 +103,7 @@ def add_route(document: ArdourDocument, plan: BusPlan, strip: PlannedTrack | Pla
         mute(document, route)
     role = "track" if is_track else "bus"
     about = f'A stem of "{port_prefix(route_name(plan.title))}". By the next line revithion-stems finds it again.'
-    etree.SubElement(route, "Comment").text = f"{about}\n{marker_of(plan.identity, role, strip.key)}"
+    etree.SubElement(route, "Comment").text = f"{about}\n{write_mark(plan.identity, role, strip.key)}"
     if is_track:
         _add_processor(document, route, "diskwriter", f"recorder:{name}", {"record-safe": "0"})
         _add_processor(document, route, "diskreader", f"player:{name}")
@@ -113,7 +116,8 @@ def add_route(document: ArdourDocument, plan: BusPlan, strip: PlannedTrack | Pla
     _add_processor(document, route, "meter", f"meter-{name}")
     main = {"own-input": "1", "own-output": "0", "output": ports, "role": "Main"}
     outputs = _add_processor(document, route, "main-outs", name, main)
-    etree.SubElement(outputs, "PannerShell", {"bypassed": "0", "user-panner": "", "linked-to-route": "1"})
+    bypassed = "1" if strip.channels > 2 and strip.output else "0"  # the bus has a panner too, and one of them is right
+    etree.SubElement(outputs, "PannerShell", {"bypassed": bypassed, "user-panner": "", "linked-to-route": "1"})
     etree.SubElement(route, "Slavable")
     return route
 

@@ -15,7 +15,8 @@ from revithion_bridge.daw.ardour_presence import check_closed
 from revithion_bridge.daw.ardour_regions import Span, fill_playlist, grow_range, remove_unused, used_sources
 from revithion_bridge.daw.ardour_wiring import feed
 from revithion_bridge.daw.bus_plan import BusPlan, PlannedBus, PlannedClip, PlannedTrack, Position, PositionUnit, Tempo
-from revithion_bridge.daw.import_report import ImportedStrip, ImportReport, imported_strips, planned_strips
+from revithion_bridge.daw.import_report import ImportedStrip, ImportReport, StripRef, imported_strips, planned_strips
+from revithion_bridge.daw.written_marks import read_mark, write_mark
 from revithion_bridge.daw.xml_tree import Element
 from revithion_stems.errors import RevithionError
 from revithion_stems.file_set import FileSet
@@ -92,15 +93,21 @@ class _Writer:
         vcas = sorted({number for route in ours.values() for number in groupings.vcas_of(route)})
         strips = [*plan.tracks, *plan.buses, *self._extra_buses(ours)]
         markers = {self._marker(strip): strip for strip in strips}
+        removed: dict[StripRef, str] = {}
         if not plan.partial:
             for line in [line for line in ours if line not in markers]:
-                routes.remove_route(document, ours.pop(line))
+                route = ours.pop(line)
+                if (mark := read_mark(line)) is not None:
+                    removed[mark[1], mark[2]] = route.get("name", "")
+                routes.remove_route(document, route)
         new = {line for line in markers if line not in ours}
         for line in markers:
             if line in new:
                 ours[line] = routes.add_route(document, plan, markers[line])
         self._gather({line: ours[line] for line in markers if line in new}, groups, vcas)
         changed = {line for line, strip in markers.items() if self._connect(strip, ours, send=line in new)}
+        for line in markers:
+            routes.revive(ours[line])
         for track in plan.tracks:
             line = self._marker(track)
             if fill_playlist(document, ours[line], ours[line].get("name", ""), spans[track.key]) or any(
@@ -113,11 +120,12 @@ class _Writer:
         if every := [span for found in spans.values() for span in found]:
             grow_range(document, every)
         self._mute_source(ours)
-        lines = {ref: routes.marker_of(plan.identity, *ref) for ref in planned_strips(plan)}
+        lines = {ref: write_mark(plan.identity, *ref) for ref in planned_strips(plan)}
         return imported_strips(
             {ref: ours[line].get("name", "") for ref, line in lines.items()},
             created=[ref for ref, line in lines.items() if line in new],
             changed=[ref for ref, line in lines.items() if line in changed],
+            removed=removed,
         )
 
     def save(self) -> None:
@@ -136,7 +144,7 @@ class _Writer:
                 (self._audio_folder / name).unlink(missing_ok=True)
 
     def _marker(self, strip: PlannedTrack | PlannedBus) -> str:
-        return routes.marker_of(self._plan.identity, "track" if isinstance(strip, PlannedTrack) else "bus", strip.key)
+        return write_mark(self._plan.identity, "track" if isinstance(strip, PlannedTrack) else "bus", strip.key)
 
     def _extra_buses(self, ours: Mapping[str, Element]) -> list[PlannedBus]:
         """Buses that sends name, which neither the plan nor the session has."""
@@ -178,7 +186,7 @@ class _Writer:
             target = ours[self._marker(buses[strip.output])]
         changed |= feed(document, route, target, [*ours.values(), document.master()])
         for copy in strip.sends if send else ():
-            line = routes.marker_of(self._plan.identity, "bus", copy.bus)
+            line = write_mark(self._plan.identity, "bus", copy.bus)
             to = ours.get(line)
             if to is None:
                 to = self._named(copy.bus, ours)

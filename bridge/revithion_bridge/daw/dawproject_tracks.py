@@ -58,6 +58,7 @@ class ProjectTracks:
         self._found: dict[StripRef, Element] = {}
         self._touched: set[StripRef] = set()
         self.changed = False
+        self._removed: dict[StripRef, str] = {}
 
     def render(self) -> tuple[ImportedStrip, ...]:
         """Changes the project.
@@ -76,9 +77,8 @@ class ProjectTracks:
             self._place_clips(track)
         self._mute_source()
         self.changed |= bool(created or self._touched)
-        return imported_strips(
-            {ref: self._found[ref].get("name", "") for ref in self._planned}, created=created, changed=self._touched
-        )
+        names = {ref: self._found[ref].get("name", "") for ref in self._planned}
+        return imported_strips(names, created=created, changed=self._touched, removed=self._removed)
 
     def _find_ours(self) -> None:
         """Finds what an earlier plan left, and takes away what this one does not have."""
@@ -91,6 +91,7 @@ class ProjectTracks:
             if found in wanted and found not in self._found:
                 self._found[found] = track
             elif found is not None and found not in wanted and not plan.partial:
+                self._removed[found] = track.get("name", "")
                 self._remove(track)
 
     def _remove(self, track: Element) -> None:

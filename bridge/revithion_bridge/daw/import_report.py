@@ -14,11 +14,15 @@ StripRef: TypeAlias = tuple[str, str]
 
 
 class Outcome(enum.Enum):
-    """What became of a track or bus. Ours that stood there is ``UNCHANGED`` if it was as planned already."""
+    """What became of a track or bus. Ours that stood there is ``UNCHANGED`` if it was as planned already.
+
+    ``REMOVED`` are those of the same identity that the plan does not have.
+    """
 
     CREATED = "created"
     REPLACED = "replaced"
     UNCHANGED = "unchanged"
+    REMOVED = "removed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,7 @@ class ImportReport:
 
     Attributes:
         target: The session's name or the file's path, for people.
-        strips: All of the plan.
+        strips: All of the plan, and after them those that were removed.
     """
 
     target: str
@@ -65,7 +69,11 @@ def planned_strips(plan: BusPlan) -> dict[StripRef, PlannedTrack | PlannedBus]:
 
 
 def imported_strips(
-    names: Mapping[StripRef, str], *, created: Collection[StripRef], changed: Collection[StripRef]
+    names: Mapping[StripRef, str],
+    *,
+    created: Collection[StripRef],
+    changed: Collection[StripRef],
+    removed: Mapping[StripRef, str] | None = None,
 ) -> tuple[ImportedStrip, ...]:
     """What became of strips.
 
@@ -73,8 +81,9 @@ def imported_strips(
         names: Strip → what the project calls it, in the order of the plan.
         created: Those that were not there.
         changed: Those that are not as they were.
+        removed: Strip → name, of those that are not there any more.
     """
-    return tuple(
+    kept = tuple(
         ImportedStrip(
             role=role,
             key=key,
@@ -87,3 +96,8 @@ def imported_strips(
         )
         for (role, key), name in names.items()
     )
+    gone = tuple(
+        ImportedStrip(role=role, key=key, name=name, outcome=Outcome.REMOVED)
+        for (role, key), name in (removed or {}).items()
+    )
+    return kept + gone

@@ -35,12 +35,14 @@ class PlannedItem:
         lines: Of its block, before its source.
         file: As the project names it.
         source: REAPER's name of the file's kind.
+        mark: What our script in REAPER knows the item by.
     """
 
     facts: ItemFacts
     lines: tuple[tuple[str, tuple[str, ...]], ...]
     file: str
     source: str
+    mark: str
 
 
 def planned_items(track: PlannedTrack, plan: BusPlan, tempo: Tempo, folder: Path) -> list[PlannedItem]:
@@ -82,6 +84,7 @@ def planned_items(track: PlannedTrack, plan: BusPlan, tempo: Tempo, folder: Path
                 ),
                 file=file,
                 source=_source_kind(Path(clip.file)),
+                mark=f"item:{clip.sha256}",
             )
         )
     return items
@@ -93,6 +96,8 @@ def write_item(track: Block, item: PlannedItem) -> None:
     block.children = [block.line(tag, words) for tag, words in item.lines]
     source = block.add_block("SOURCE", [item.source])
     source.children.append(source.line("FILE", [item.file]))
+    marks = block.add_block("EXT")
+    marks.children.append(marks.line("revithion_stems", [item.mark]))
 
 
 def item_facts(item: Block, folder: Path) -> ItemFacts | None:

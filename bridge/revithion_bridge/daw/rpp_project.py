@@ -88,9 +88,12 @@ class _Rendering:
             wanted.add(("group", ""))
         if plan.vca:  # only scripts make one
             wanted.add(("vca", ""))
+        removed: dict[StripRef, str] = {}
         if not plan.partial:
             for ref in [ref for ref in self._marks if ref not in wanted]:
-                self._remove(self._marks.pop(ref))
+                track = self._marks.pop(ref)
+                removed[ref] = track.name
+                self._remove(track)
         created = [ref for ref in self._planned if ref not in self._marks]
         self._add_folder(created)
         for ref in created:
@@ -105,6 +108,7 @@ class _Rendering:
             {ref: self._marks[ref].name for ref in self._planned},
             created=created,
             changed=[ref for ref in self._planned if self._marks[ref] in self._changed],
+            removed=removed,
         )
 
     def _remove(self, track: ProjectTrack) -> None:

@@ -80,15 +80,13 @@ class DawSession(abc.ABC):
         if isinstance(plan, BusPlan):
             return self.render(plan)
         found = find_stems(stems, self.media_folder)
-        wanted = plan if plan is not None else DEFAULT_PRESET
-        preset = find_preset(wanted)
-        name = preset.label if isinstance(wanted, PlanPreset) else Path(wanted).stem
+        preset = find_preset(plan if plan is not None else DEFAULT_PRESET)
         placement = StemPlacement(stems=found.stems, position=parse_alignment(align_to) or SELECTED_ITEM)
         return self.render(
             build_plan(
                 [placement],
                 preset,
-                identity=found.identity(name),
+                identity=found.identity,
                 title=found.title,
                 model=found.model,
                 gain_db=found.gain_db,

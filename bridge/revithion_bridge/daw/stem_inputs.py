@@ -44,9 +44,10 @@ class StemInput:
     gain_db: float = 0.0
     origin: str
 
-    def identity(self, preset: str) -> str:
-        """Of the plan for these stems: the same song in the same way replaces what was there."""
-        return plan_identity("song", self.origin, preset)
+    @property
+    def identity(self) -> str:
+        """Of the plan for these stems: the same song replaces what was there, with another preset too."""
+        return plan_identity("song", self.origin)
 
 
 def stems_of_job(info: JobInfo) -> StemInput:

@@ -160,6 +160,25 @@ local function position_samples(position, plan)
 	return math.floor(value * rate + 0.5)
 end
 
+-- Positions that count from what is selected, in samples from the session's start: the selection changes while strips are made.
+local function settle(plan)
+	local first
+	for _, track in ipairs(plan.tracks) do
+		for _, clip in ipairs(track.clips) do
+			if clip.position.unit == "selection" then
+				if not first then
+					for region in Editor:get_selection().regions:regionlist():iter() do
+						first = math.min(first or math.huge, region:position():samples())
+					end
+				end
+				if not first then problem("No region is selected that the stems could go to.", "Select one.") end
+				local from = first / Session:nominal_sample_rate()
+				clip.position = { unit = "seconds", value = from + clip.position.value }
+			end
+		end
+	end
+end
+
 -- Rendering a plan.
 
 -- Connects every output of `from` to the input of the same number of `to` (it begins again where those end), and to
@@ -491,6 +510,7 @@ end
 -- Makes the session contain what the plan says; returns what became of each strip.
 function M.render(plan)
 	local report = {}
+	settle(plan)
 	local strips = our_strips(plan.identity)
 	if is_done(plan, strips) then
 		for _, list in ipairs({ { "track", plan.tracks }, { "bus", plan.buses } }) do
@@ -511,7 +531,7 @@ function M.render(plan)
 		local stale = superseded(plan)
 		if not plan.partial then
 			for _, mark in ipairs(strips) do
-				if not planned(plan, mark.role, mark.key) then stale[#stale + 1] = mark end
+				if not mark.undone and not planned(plan, mark.role, mark.key) then stale[#stale + 1] = mark end
 			end
 		end
 		local source, what, silent = muting(plan)
@@ -528,7 +548,10 @@ function M.render(plan)
 			mark.undone = false
 			write_mark(mark.route, mark)
 		end
-		for _, mark in ipairs(stale) do put_away(mark) end
+		for _, mark in ipairs(stale) do
+			put_away(mark)
+			report[#report + 1] = { role = mark.role, key = mark.key, name = mark.route:name(), outcome = "removed" }
+		end
 		remove_idle_vcas(stale)
 	end)
 	ARDOUR.LuaAPI.usleep(100000) -- the thread that connects looks at the setting when it gets to a new strip

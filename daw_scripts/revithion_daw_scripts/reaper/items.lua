@@ -70,6 +70,14 @@ function I.seconds(project, position, project_rate)
 		local _, first, last = reaper.TimeMap_GetMeasureInfo(project, measure)
 		return reaper.TimeMap2_QNToTime(project, first + (value - 1 - measure) * (last - first))
 	end
+	if unit == "selection" then
+		local first
+		for index = 0, reaper.CountSelectedMediaItems(project) - 1 do
+			local item = reaper.GetSelectedMediaItem(project, index)
+			first = math.min(first or math.huge, reaper.GetMediaItemInfo_Value(item, "D_POSITION"))
+		end
+		return first and first + value -- nil: nothing is selected
+	end
 	return value
 end
 

@@ -247,6 +247,9 @@ function R.render(project, plan)
 				return nil, refusal("The stem " .. clip.file .. " is gone.", "Separate once more.")
 			end
 			rate = rate or clip.sample_rate
+			if not items.seconds(project, clip.position, rate) then
+				return nil, refusal("No item is selected that the stems could go to.", "Select one.")
+			end
 			row.wanted[#row.wanted + 1] = items.plan(project, clip, rate, present)
 		end
 	end
@@ -257,17 +260,23 @@ function R.render(project, plan)
 		row.outcome = judge(project, rows, row)
 		changed = changed or row.outcome ~= "unchanged"
 	end
+	local strips = common.array()
+	for _, mark in ipairs(tracks.ours(project, "")) do
+		if stale[mark.guid] and (mark.role == "track" or mark.role == "bus") then
+			strips[#strips + 1] = { role = mark.role, key = mark.key, name = tracks.name(mark.track), outcome = "removed" }
+		end
+	end
 	if changed then
 		local done, problem = in_one_step(project, "Separate to stems: " .. tracks.one_line(plan.title), function()
 			apply(project, plan, rows, stale, mutes)
 		end)
 		if not done then return nil, refusal("REAPER could not do it: " .. tostring(problem)) end
 	end
-	local strips = common.array()
-	for _, row in ipairs(rows) do
+	for at = #rows, 1, -1 do
+		local row = rows[at]
 		if not row.silent then
-			strips[#strips + 1] =
-				{ role = row.role, key = row.key, name = tracks.name(row.track), outcome = row.outcome, identity = plan.identity }
+			table.insert(strips, 1, { role = row.role, key = row.key, name = tracks.name(row.track), outcome = row.outcome,
+				identity = plan.identity })
 		end
 	end
 	return strips
