@@ -20,8 +20,8 @@ import pytest
 import soundfile
 from pythonosc.osc_message_builder import OscMessageBuilder
 
-from revithion_bridge.daw.ardour_install import install_ardour
 from revithion_bridge.daw.mailbox import OpenSession, open_sessions
+from revithion_bridge.daw_install.ardour_install import install_ardour
 
 PROGRAMS = ("ardour", "ardour7-new_session", "ardour7-export", "Xvfb")
 START_S = 120.0

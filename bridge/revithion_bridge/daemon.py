@@ -28,8 +28,8 @@ from revithion_bridge.connection import (
     write_connection,
 )
 from revithion_bridge.daemon_log import open_log
-from revithion_bridge.daw.desk import DawDesk
-from revithion_bridge.daw.strip_faders import StripFaders
+from revithion_bridge.daw_desk.desk import DawDesk
+from revithion_bridge.daw_desk.strip_faders import StripFaders
 from revithion_bridge.errors import bridge_error
 from revithion_bridge.event_hub import EventHub
 from revithion_bridge.job_queue import IDLE_UNLOAD_S, JobQueue, QueueLimits

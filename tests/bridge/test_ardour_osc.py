@@ -18,8 +18,8 @@ import pytest
 
 from ardour_desktop import ArdourDesktop, ArdourHome, wait_until
 from mailbox_daw import MailboxDaw, strip
-from revithion_bridge.daw.ardour_osc import ArdourOsc, ArdourStrip
-from revithion_bridge.daw.strip_faders import StripFaders
+from revithion_bridge.daw_desk.ardour_osc import ArdourOsc, ArdourStrip
+from revithion_bridge.daw_desk.strip_faders import StripFaders
 from revithion_bridge.messages import SetDawFader
 from revithion_bridge.osc_packets import build_message, typed
 from revithion_bridge.service_api import Caller

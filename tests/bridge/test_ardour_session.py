@@ -20,10 +20,6 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from revithion_bridge.daw import mailbox
-from revithion_bridge.daw.ardour_document import ArdourDocument
-from revithion_bridge.daw.ardour_media import session_audio
-from revithion_bridge.daw.ardour_session import ardour_rate, write_ardour
-from revithion_bridge.daw.ardour_units import port_prefix, rgba, route_name, superclocks
 from revithion_bridge.daw.bus_plan import (
     BusPlan,
     PlannedBus,
@@ -37,6 +33,10 @@ from revithion_bridge.daw.bus_plan import (
     Tempo,
 )
 from revithion_bridge.daw.import_report import Outcome
+from revithion_bridge.daw_files.ardour_document import ArdourDocument
+from revithion_bridge.daw_files.ardour_media import session_audio
+from revithion_bridge.daw_files.ardour_session import ardour_rate, write_ardour
+from revithion_bridge.daw_files.ardour_units import port_prefix, rgba, route_name, superclocks
 from revithion_stems.errors import RevithionError
 from revithion_stems.file_set import FileSet
 

@@ -217,7 +217,7 @@ def test_test_says_what_is_wrong_and_what_to_do(call: Call, daemon: DaemonProces
 def test_a_session_that_does_not_answer_is_said(
     call: Call, session: str, daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("revithion_bridge.daw.script_check._ANSWER_S", 0.3)
+    monkeypatch.setattr("revithion_bridge.daw_install.script_check._ANSWER_S", 0.3)
     call("install", "reaper")
     other = mailbox_folder() / "reaper-0000000000000001.session.json"
     other.write_text('{"v": 1, "daw": "reaper", "name": "Hangs"}')

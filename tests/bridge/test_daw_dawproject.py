@@ -14,8 +14,8 @@ from lxml import etree
 
 from project_mixdown import mix, read_dawproject
 from revithion_bridge.daw.bus_plan import PlannedSource, Position, PositionUnit, Send
-from revithion_bridge.daw.dawproject import write_dawproject
 from revithion_bridge.daw.placement import SourceItem
+from revithion_bridge.daw_files.dawproject import write_dawproject
 from revithion_stems.errors import OutputError, RevithionError
 from stem_plans import FRAMES, HOSTILE_NAMES, RATE, make_plan, renamed, write_stems
 

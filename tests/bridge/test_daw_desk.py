@@ -21,8 +21,8 @@ from mailbox_daw import MailboxDaw, item, stereo, strip
 from revithion_bridge import connect
 from revithion_bridge.connection import read_connection
 from revithion_bridge.daw.bus_plan import decode_plan
-from revithion_bridge.daw.desk_files import sweep_mailbox
-from revithion_bridge.daw.desk_status import job_status
+from revithion_bridge.daw_desk.desk_files import sweep_mailbox
+from revithion_bridge.daw_desk.desk_status import job_status
 from revithion_bridge.messages import JobInfo, JobParameters, Snapshot
 from revithion_bridge.osc_packets import build_message, typed
 from revithion_stems.jobs import JobState

@@ -15,7 +15,7 @@ from project_mixdown import mix, read_dawproject, read_rpp
 from revithion_bridge.cli.export import export_command
 from revithion_bridge.client import connect
 from revithion_bridge.daw.file_session import open_project
-from revithion_bridge.daw.project_files import WRITERS, find_writer
+from revithion_bridge.daw_files.project_files import WRITERS, find_writer
 from revithion_bridge.parameters import JobParameters
 from revithion_stems.errors import OutputError, RevithionError
 from stem_plans import RATE, write_stems

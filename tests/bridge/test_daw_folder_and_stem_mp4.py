@@ -13,9 +13,9 @@ import pytest
 import soundfile
 
 from revithion_bridge.daw.bus_plan import Position, PositionUnit, Tempo
-from revithion_bridge.daw.numbered_folder import write_folder
 from revithion_bridge.daw.placement import SourceItem
-from revithion_bridge.daw.stem_mp4_export import write_stem_mp4
+from revithion_bridge.daw_files.numbered_folder import write_folder
+from revithion_bridge.daw_files.stem_mp4_export import write_stem_mp4
 from revithion_stems.alignment import find_lag
 from revithion_stems.av_reader import AvReader
 from revithion_stems.errors import OutputError, RequestError, RevithionError

@@ -18,14 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from program import posix_only
-from revithion_bridge.daw import ardour_ui_scripts as ui_scripts
-from revithion_bridge.daw.ardour_install import install_ardour, uninstall_ardour
-from revithion_bridge.daw.file_changes import FileChange, apply_changes
-from revithion_bridge.daw.install_receipt import start_command
 from revithion_bridge.daw.mailbox import mailbox_folder
-from revithion_bridge.daw.programs import PROGRAMS, find_folders, find_program
-from revithion_bridge.daw.reaper_install import install_reaper, uninstall_reaper
-from revithion_bridge.daw.script_install import InstallReport
+from revithion_bridge.daw_install import ardour_ui_scripts as ui_scripts
+from revithion_bridge.daw_install.ardour_install import install_ardour, uninstall_ardour
+from revithion_bridge.daw_install.file_changes import FileChange, apply_changes
+from revithion_bridge.daw_install.install_receipt import start_command
+from revithion_bridge.daw_install.programs import PROGRAMS, find_folders, find_program
+from revithion_bridge.daw_install.reaper_install import install_reaper, uninstall_reaper
+from revithion_bridge.daw_install.script_install import InstallReport
 from revithion_stems.errors import RevithionError
 
 HOSTILE = ["plain", "with space", "ü 🎵", "quote ' and \" %s $HOME", "back\\slash"]
@@ -597,7 +597,7 @@ SECTION = st.sampled_from(["Track control panel context", "Media item context", 
 
 @given(st.dictionaries(SECTION, st.lists(ITEM), max_size=4), st.booleans(), st.booleans())
 def test_any_menu_is_the_same_again(sections: dict[str, list[str]], whole_line: bool, new_menus: bool) -> None:
-    from revithion_bridge.daw import reaper_install
+    from revithion_bridge.daw_install import reaper_install
 
     text = "".join(
         f"[{name}]\n" + "".join(f"item_{number}={item}\n" for number, item in enumerate(items))

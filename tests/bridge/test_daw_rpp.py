@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from project_mixdown import mix, read_rpp
 from revithion_bridge.daw.bus_plan import BusPlan, PlannedSource, Position, PositionUnit, Send, Tempo
 from revithion_bridge.daw.placement import SourceItem
-from revithion_bridge.daw.rpp_document import parse_document, quoted, split_words
-from revithion_bridge.daw.rpp_project import write_rpp
-from revithion_bridge.daw.rpp_settings import rpp_rate
-from revithion_bridge.daw.written_marks import read_mark, write_mark
+from revithion_bridge.daw_files.rpp_document import parse_document, quoted, split_words
+from revithion_bridge.daw_files.rpp_project import write_rpp
+from revithion_bridge.daw_files.rpp_settings import rpp_rate
+from revithion_bridge.daw_files.written_marks import read_mark, write_mark
 from revithion_stems.errors import RevithionError
 from stem_plans import FRAMES, HOSTILE_NAMES, RATE, make_plan, renamed, write_stems
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from revithion_bridge.daw.mailbox import SourceChannel
-from revithion_bridge.daw.merged_source import PreparedSource, prepare_source
+from revithion_bridge.daw_desk.merged_source import PreparedSource, prepare_source
 from revithion_bridge.errors import cancelled_error
 from revithion_stems.errors import Cancelled, InputError, OutputError, RevithionError
 

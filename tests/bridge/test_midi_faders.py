@@ -22,8 +22,8 @@ from mido import sockets
 import midi_over_sockets
 from daemon_program import DaemonProcess
 from mailbox_daw import MailboxDaw, strip
-from revithion_bridge.daw.latest_moves import FaderMove
-from revithion_bridge.daw.midi_faders import MidiFaders, fader_gain_db
+from revithion_bridge.daw_desk.latest_moves import FaderMove
+from revithion_bridge.daw_desk.midi_faders import MidiFaders, fader_gain_db
 from revithion_stems.errors import RequestError
 
 STEMS = ("drums", "bass", "vocals")

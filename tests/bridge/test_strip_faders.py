@@ -15,7 +15,7 @@ from daemon_program import DaemonProcess
 from mailbox_daw import MailboxDaw, strip
 from revithion_bridge import connect
 from revithion_bridge.connection import read_connection
-from revithion_bridge.daw.latest_moves import FaderMove, LatestMoves
+from revithion_bridge.daw_desk.latest_moves import FaderMove, LatestMoves
 from revithion_bridge.errors import bridge_error
 from revithion_bridge.osc_packets import build_message, parse_message, typed
 from revithion_stems.errors import RevithionError

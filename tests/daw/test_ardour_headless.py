@@ -11,13 +11,13 @@ import soundfile
 import soxr
 
 from daw.ardour_programs import ArdourPrograms, SeenSession
-from revithion_bridge.daw.ardour_session import write_ardour
 from revithion_bridge.daw.bus_plan import BusPlan, PlannedSource, Position, PositionUnit, Send
 from revithion_bridge.daw.import_report import Outcome
 from revithion_bridge.daw.plan_builder import StemFile, StemPlacement, build_plan
 from revithion_bridge.daw.plan_presets import DEFAULT_PRESET, find_preset
 from revithion_bridge.daw.stem_inputs import StemInput, find_stems
-from revithion_bridge.daw.written_marks import write_mark
+from revithion_bridge.daw_files.ardour_session import write_ardour
+from revithion_bridge.daw_files.written_marks import write_mark
 from revithion_stems import OutputOptions, SeparationRequest, separate_to_files
 from revithion_stems.alignment import find_lag
 from revithion_stems.audio_files import read_audio

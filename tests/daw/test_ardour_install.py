@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ardour_desktop import ArdourDesktop, ArdourHome, wait_until
-from revithion_bridge.daw.ardour_install import install_ardour, uninstall_ardour
-from revithion_bridge.daw.ardour_ui_scripts import LuaScript, UiScripts, format_ui_scripts, parse_ui_scripts
+from revithion_bridge.daw_install.ardour_install import install_ardour, uninstall_ardour
+from revithion_bridge.daw_install.ardour_ui_scripts import LuaScript, UiScripts, format_ui_scripts, parse_ui_scripts
 from revithion_stems.errors import RevithionError
 
 # Ardour removes a hook that fails, and then writes all that is left.

@@ -35,7 +35,7 @@ from revithion_bridge.daw.bus_plan import (
 from revithion_bridge.daw.mailbox import Answer
 from revithion_bridge.daw.plan_builder import StemFile, StemPlacement, build_plan, plan_identity, shown_name
 from revithion_bridge.daw.plan_presets import find_preset
-from revithion_bridge.daw.rpp_project import write_rpp
+from revithion_bridge.daw_files.rpp_project import write_rpp
 
 IDENTITY = plan_identity("test")
 

@@ -12,9 +12,9 @@ from revithion_bridge.cli.midi import midi_command
 from revithion_stems.cli.console import json_option, print_json, printable
 
 if TYPE_CHECKING:
-    from revithion_bridge.daw.programs import DawFolder, DawProgram
-    from revithion_bridge.daw.script_check import ScriptState
-    from revithion_bridge.daw.script_install import InstallReport
+    from revithion_bridge.daw_install.programs import DawFolder, DawProgram
+    from revithion_bridge.daw_install.script_check import ScriptState
+    from revithion_bridge.daw_install.script_install import InstallReport
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -44,7 +44,7 @@ _dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what wo
 @json_option
 def list_command(json_mode: bool) -> None:
     """List the DAWs that there are scripts for, where they were found, and whether the scripts are there."""
-    from revithion_bridge.daw.programs import PROGRAMS, find_executable
+    from revithion_bridge.daw_install.programs import PROGRAMS, find_executable
 
     programs = [(program, find_executable(program), _states(program)) for program in PROGRAMS.values()]
     if json_mode:
@@ -91,7 +91,7 @@ def install_command(
 
     Again, it replaces what is ours, and nothing else. All of it is done, or nothing.
     """
-    from revithion_bridge.daw.script_check import install_scripts
+    from revithion_bridge.daw_install.script_check import install_scripts
 
     for found in _folders(daw, version, folder):
         report = install_scripts(found, startup=not no_startup, new_menus=new_menus, dry_run=dry_run)
@@ -108,7 +108,7 @@ def install_command(
 @json_option
 def uninstall_command(daw: str, version: str, folder: Path | None, dry_run: bool, json_mode: bool) -> None:
     """Take the scripts out of a DAW's folder again. Close the DAW first."""
-    from revithion_bridge.daw.script_check import uninstall_scripts
+    from revithion_bridge.daw_install.script_check import uninstall_scripts
 
     for found in _folders(daw, version, folder):
         _print_report(uninstall_scripts(found, dry_run=dry_run), dry_run=dry_run, json_mode=json_mode)
@@ -119,7 +119,7 @@ def uninstall_command(daw: str, version: str, folder: Path | None, dry_run: bool
 def status_command(json_mode: bool) -> None:
     """Show the daemon, the scripts, and the sessions that are open, with their tracks and buses of ours."""
     from revithion_bridge.daw.mailbox import open_sessions
-    from revithion_bridge.daw.programs import PROGRAMS
+    from revithion_bridge.daw_install.programs import PROGRAMS
 
     daemon, sessions = _daemon_text(), open_sessions()
     states = [each for program in PROGRAMS.values() for each in _states(program)]
@@ -153,7 +153,7 @@ def test_command(daw: str, version: str, folder: Path | None, json_mode: bool) -
 
     Starts the daemon if none runs. Status 8 if something is wrong.
     """
-    from revithion_bridge.daw.script_check import check_way
+    from revithion_bridge.daw_install.script_check import check_way
     from revithion_bridge.errors import bridge_error
 
     results = check_way(daw.lower(), _folders(daw, version, folder))
@@ -174,7 +174,7 @@ def _folders(daw: str, version: str, folder: Path | None) -> list[DawFolder]:
     Raises:
         RevithionError: ``daw.unknown``; ``daw.install``: there are none.
     """
-    from revithion_bridge.daw.programs import DawFolder, find_folders, find_program
+    from revithion_bridge.daw_install.programs import DawFolder, find_folders, find_program
     from revithion_bridge.errors import bridge_error
 
     program = find_program(daw)
@@ -188,8 +188,8 @@ def _folders(daw: str, version: str, folder: Path | None) -> list[DawFolder]:
 
 
 def _states(program: DawProgram) -> list[tuple[DawFolder, ScriptState]]:
-    from revithion_bridge.daw.programs import find_folders
-    from revithion_bridge.daw.script_check import script_state
+    from revithion_bridge.daw_install.programs import find_folders
+    from revithion_bridge.daw_install.script_check import script_state
 
     return [(found, script_state(found)) for found in find_folders(program)]
 

@@ -69,8 +69,8 @@ def export_command(
     tempo = _tempo(bpm, time_signature)
 
     from revithion_bridge.daw.file_session import FileSession
-    from revithion_bridge.daw.project_files import WRITERS
     from revithion_bridge.daw.stem_inputs import find_stems
+    from revithion_bridge.daw_files.project_files import WRITERS
     from revithion_stems.errors import OutputError
     from revithion_stems.paths import safe_component
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import asyncio
 
     from revithion_bridge.async_client import AsyncClient
-    from revithion_bridge.daw.latest_moves import FaderMove
-    from revithion_bridge.daw.midi_faders import MidiFaders
+    from revithion_bridge.daw_desk.latest_moves import FaderMove
+    from revithion_bridge.daw_desk.midi_faders import MidiFaders
 
 _EXAMPLES = """Examples:
 
@@ -52,8 +52,8 @@ def midi_command(
     """
     import asyncio
 
-    from revithion_bridge.daw.midi_faders import MidiFaders
     from revithion_bridge.daw.plan_presets import PlanPreset
+    from revithion_bridge.daw_desk.midi_faders import MidiFaders
     from revithion_stems.cli.interrupts import sigterm_interrupts
 
     with _midi_errors():
@@ -99,7 +99,7 @@ async def _follow(port: Any, name: str, faders: MidiFaders) -> None:
     import asyncio
 
     from revithion_bridge.async_client import connect_async
-    from revithion_bridge.daw.latest_moves import LatestMoves
+    from revithion_bridge.daw_desk.latest_moves import LatestMoves
     from revithion_bridge.errors import bridge_error
 
     async with await connect_async(client="midi", timeout_s=_TIMEOUT_S) as client:

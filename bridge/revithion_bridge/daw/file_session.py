@@ -6,8 +6,8 @@ from pathlib import Path
 
 from revithion_bridge.daw.bus_plan import BusPlan, Tempo
 from revithion_bridge.daw.import_report import ImportReport
-from revithion_bridge.daw.project_files import WRITERS, find_writer, session_hints
 from revithion_bridge.daw.session import DawSession
+from revithion_bridge.daw_files.project_files import WRITERS, find_writer, session_hints
 from revithion_bridge.errors import bridge_error
 
 
@@ -16,7 +16,7 @@ class FileSession(DawSession):
 
     Args:
         path: Of the file or folder.
-        writer: Name in :data:`~revithion_bridge.daw.project_files.WRITERS`; by the path's suffix if left out.
+        writer: Name in :data:`~revithion_bridge.daw_files.project_files.WRITERS`; by the path's suffix if left out.
         tempo: For positions in beats and bars, instead of the project's own.
 
     Raises:
@@ -54,11 +54,11 @@ class FileSession(DawSession):
 
     def _read_rate(self) -> int | None:
         if self.writer == "rpp":
-            from revithion_bridge.daw.rpp_settings import rpp_rate
+            from revithion_bridge.daw_files.rpp_settings import rpp_rate
 
             return rpp_rate(self.path)
         if self.writer == "ardour":
-            from revithion_bridge.daw.ardour_session import ardour_rate
+            from revithion_bridge.daw_files.ardour_session import ardour_rate
 
             return ardour_rate(self.path)
         return None

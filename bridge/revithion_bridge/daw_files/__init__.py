@@ -1,0 +1,1 @@
+"""Writers that render a plan into project files."""

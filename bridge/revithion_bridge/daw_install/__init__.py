@@ -1,0 +1,1 @@
+"""Our scripts put into DAWs and taken out again."""
