@@ -22,8 +22,8 @@ def job_status(
         jobs: All jobs of the request.
         snapshot: The queue, for a job that waits.
     """
-    done = info.done / info.total if info.total else 0.0
-    fraction = round((number + min(done, 1.0)) / len(jobs), 3)
+    done = min(1_000 * info.done // info.total, 1_000) / 1_000 if info.total else 0.0
+    fraction = round((number + done) / len(jobs), 3)
     is_last = number == len(jobs) - 1
     remaining_s = info.remaining_s if info.state is JobState.SEPARATING else None
     match info.state:
