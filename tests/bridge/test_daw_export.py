@@ -12,17 +12,17 @@ from click.testing import CliRunner, Result
 
 from daemon_program import DaemonProcess
 from project_mixdown import mix, read_dawproject, read_rpp
-from revithion_bridge.cli.export import export_command
 from revithion_bridge.client import connect
 from revithion_bridge.daw.file_session import open_project
 from revithion_bridge.daw_files.project_files import WRITERS, find_writer
 from revithion_bridge.parameters import JobParameters
+from revithion_stems.cli.main import cli
 from revithion_stems.errors import OutputError, RevithionError
 from stem_plans import RATE, write_stems
 
 
 def _export(*arguments: object) -> Result:
-    return CliRunner().invoke(export_command, [str(argument) for argument in arguments], catch_exceptions=False)
+    return CliRunner().invoke(cli, ["export", *map(str, arguments)], catch_exceptions=False)
 
 
 def test_the_words_of_the_readme_work(tmp_path: Path) -> None:
