@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from ardour_export import agreed_export
+
 TIMEOUT_S = 60
 
 _LOOK = r"""
@@ -196,8 +198,11 @@ class ArdourPrograms:
     def export(self, session: Path) -> np.ndarray:
         """What the master plays over the session's range: float32 ``[channels, frames]``."""
         path = self._home / f"{session.stem}-export.wav"
-        path.unlink(missing_ok=True)
-        output = self.run("ardour7-export", "-b", "float", "-o", path, session.parent, session.stem)
-        assert path.is_file(), output
-        samples, _ = soundfile.read(path, dtype="float32", always_2d=True)
-        return samples.T
+
+        def export() -> np.ndarray:
+            path.unlink(missing_ok=True)
+            output = self.run("ardour7-export", "-b", "float", "-o", path, session.parent, session.stem)
+            assert path.is_file(), output
+            return soundfile.read(path, dtype="float32", always_2d=True)[0].T
+
+        return agreed_export(export)

@@ -217,7 +217,7 @@ def test_two_tracks_one_after_the_other(tmp_path: Path, real_song: Path) -> None
 
 SEPARATE_WITH = """
 local folder = ARDOUR.user_config_directory (-1) .. "/revithion_stems"
-assert (loadfile (folder .. "/stems.lua")) (folder).separate ({ preset = "%s" })
+assert (loadfile (folder .. "/stems.lua")) (folder).requests.separate ({ preset = "%s" })
 """
 
 
