@@ -199,10 +199,9 @@ class ArdourPrograms:
         """What the master plays over the session's range: float32 ``[channels, frames]``."""
         path = self._home / f"{session.stem}-export.wav"
 
-        def export() -> np.ndarray:
+        def export() -> np.ndarray | None:
             path.unlink(missing_ok=True)
-            output = self.run("ardour7-export", "-b", "float", "-o", path, session.parent, session.stem)
-            assert path.is_file(), output
-            return soundfile.read(path, dtype="float32", always_2d=True)[0].T
+            print(self.run("ardour7-export", "-b", "float", "-o", path, session.parent, session.stem)[-1000:])
+            return soundfile.read(path, dtype="float32", always_2d=True)[0].T if path.is_file() else None
 
         return agreed_export(export)
