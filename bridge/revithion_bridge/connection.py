@@ -83,7 +83,11 @@ def daemon_folder() -> Path:
 
 def make_daemon_folder() -> Path:
     """The daemon's folder, made if needed, and closed to others."""
-    folder = daemon_folder()
+    return make_private(daemon_folder())
+
+
+def make_private(folder: Path) -> Path:
+    """A folder, made if needed, and closed to others."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
     return folder

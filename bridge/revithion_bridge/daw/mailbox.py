@@ -18,6 +18,7 @@ import filelock
 import msgspec
 from msgspec import Meta
 
+from revithion_bridge.connection import make_private
 from revithion_bridge.daw.bus_plan import BusPlan, Position
 from revithion_bridge.errors import bridge_error
 from revithion_bridge.messages import ErrorInfo
@@ -158,10 +159,7 @@ def mailbox_folder() -> Path:
 
 def make_mailbox_folder() -> Path:
     """The folder of all boxes, made if needed, and closed to others."""
-    folder = mailbox_folder()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
-    return folder
+    return make_private(mailbox_folder())
 
 
 def list_files(kind: str) -> list[BoxFile]:
