@@ -95,6 +95,13 @@ class DawError(RevithionError):
     exit_code = 8
 
 
+class LiveError(RevithionError):
+    """The live preview can't start or go on: an audio device, its driver, a model that is not causal, a fader."""
+
+    default_code = "live.failed"
+    exit_code = 9
+
+
 def out_of_memory(doing: str) -> EngineError:
     """Memory ran out; ``doing`` says during what."""
     return EngineError(
@@ -129,6 +136,7 @@ _BY_KIND: dict[str, type[RevithionError]] = {
     "path": RequestError,
     "daw": DawError,
     "midi": DawError,
+    "live": LiveError,
 }
 
 

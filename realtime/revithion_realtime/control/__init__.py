@@ -1,0 +1,1 @@
+"""What people hold a session by: terminal, MIDI, scenes, recorder, file source."""

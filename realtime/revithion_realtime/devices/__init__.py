@@ -1,0 +1,1 @@
+"""Audio devices: whatever calls back for blocks."""

@@ -1,0 +1,1 @@
+"""Models that play live, behind one interface, and what goes around each."""

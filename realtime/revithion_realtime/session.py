@@ -1,0 +1,420 @@
+"""A live session: its processes, started in order, watched, ended in reverse; and the controls doors hold it by."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Generator
+from pathlib import Path
+
+from revithion_realtime.audio_path import queue_frames
+from revithion_realtime.audio_process import (
+    DeviceLost,
+    DeviceOpened,
+    DeviceStarted,
+    OpenDevice,
+    StartDevice,
+    run_audio,
+)
+from revithion_realtime.control.file_source import FileSource
+from revithion_realtime.control.recorder import Recorder
+from revithion_realtime.control.scenes import SceneStore
+from revithion_realtime.control.strip_targets import targets
+from revithion_realtime.inference_process import Describe, Described, Follow, Prepare, Prepared, run_inference
+from revithion_realtime.memory.figures import AudioFigure, InferenceFigure
+from revithion_realtime.memory.live_memory import LiveLayout, LiveMemory
+from revithion_realtime.memory.move_ring import NOW
+from revithion_realtime.process_link import ProcessLink
+from revithion_stems.config import state_dir
+from revithion_stems.errors import LiveError, RevithionError
+from revithion_stems.live import (
+    HIGHEST_DB,
+    LOWEST_DB,
+    LatencyBudget,
+    LiveCounters,
+    LiveOptions,
+    LivePhase,
+    LiveState,
+    StripChange,
+    StripSettings,
+    StripState,
+    Tier,
+)
+
+START_S = 60.0
+"""How long a model may take to load, and a device to open."""
+
+_WATCH_S = 0.05
+_SILENT_DB = -120.0
+_MOST_RESTARTS = 5
+"""Of inference, one after the other without having played a second: then it is broken for good."""
+
+
+class LiveSession:
+    """A live session, playing from the constructor on. Implements :class:`~revithion_stems.live.LiveControl`.
+
+    Any thread may call any method. Python programs that start one at their top level need the usual
+    ``if __name__ == "__main__"``, since the processes are spawned.
+
+    Args:
+        options: How it runs.
+        measure: It plays impulses through a loop in place of stems; see :mod:`revithion_realtime.measure`.
+
+    Raises:
+        RevithionError: The device, the model or the file can't be used; nothing is left behind.
+    """
+
+    def __init__(self, options: LiveOptions, *, measure: bool = False) -> None:
+        self._options = options
+        self._lock = threading.RLock()
+        self._over = threading.Event()
+        self._scenes = SceneStore()
+        self._scene_names = self._scenes.names()
+        self._phase, self._message = LivePhase.STARTING, ""
+        self._restarts = self._losses = 0
+        self._sent: dict[int, float] = {}
+        self._memory: LiveMemory | None = None
+        self._recorder: Recorder | None = None
+        self._source: FileSource | None = None
+        self._last: LiveState | None = None
+        self._cleanup = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            self._start(stack, measure=measure)
+            self._cleanup = stack.pop_all()
+        self._watcher = threading.Thread(target=self._watch, name="live session", daemon=True)
+        self._watcher.start()
+
+    def _start(self, stack: contextlib.ExitStack, *, measure: bool) -> None:
+        options = self._options
+        self._log = state_dir() / "live.log"
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        stack.callback(self._free)
+        self._inference = ProcessLink(run_inference, "live inference", self._log)
+        stack.callback(lambda: self._inference.close())  # the one that there is then
+        self._audio = stack.enter_context(contextlib.closing(ProcessLink(run_audio, "live audio", self._log)))
+        self._described = self._describe()
+        self._audio.send(OpenDevice(options=options, stems=self._described.stems, measure=measure))
+        self._device: DeviceOpened = self._audio.receive(START_S)
+        self._prepared = self._prepare()
+        rate, hop_frames = self._device.sample_rate, self._prepared.hop_frames
+        self._queue_frames = queue_frames(self._device.planned_frames, hop_frames, options.safety_frames)
+        path_frames = self._prepared.latency_frames + self._queue_frames
+        self._memory = memory = LiveMemory(LiveLayout.fitting(len(self._described.stems), rate, path_frames))
+        self._strips = dict.fromkeys(self._described.stems, StripSettings())
+        self._monitor_gain_db = 0.0
+        self._recorder = Recorder(memory.played, self._described.stems, sample_rate=rate, latency_frames=path_frames)
+        if options.source and not measure:
+            self._source = FileSource(
+                Path(options.source),
+                sample_rate=rate,
+                ring=memory.source,
+                position=self._position,
+                loop=options.loop,
+            )
+            self._source.start()
+        self._follow(memory)
+        self._audio.send(
+            StartDevice(
+                memory=memory.name,
+                layout=memory.layout,
+                algorithm_frames=self._prepared.latency_frames,
+                hop_frames=hop_frames,
+            )
+        )
+        self._hear(self._audio.receive(START_S))
+
+    def _free(self) -> None:
+        """Ends what works on the shared memory, then the memory."""
+        if self._recorder is not None:
+            with contextlib.suppress(LiveError):
+                self._recorder.stop()
+        if self._source is not None:
+            self._source.close()
+        self._recorder = self._source = None
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            memory.close()
+
+    def _position(self) -> int:
+        memory = self._memory
+        return int(memory.audio[AudioFigure.FRAMES]) if memory is not None else 0
+
+    # --- the processes ---
+
+    def _describe(self) -> Described:
+        self._inference.send(Describe(model=self._options.model, look_back_hop_s=self._options.look_back_hop_s))
+        return self._inference.receive(START_S)
+
+    def _prepare(self) -> Prepared:
+        self._inference.send(Prepare(sample_rate=self._device.sample_rate))
+        return self._inference.receive(START_S)
+
+    def _follow(self, memory: LiveMemory) -> None:
+        self._inference.send(
+            Follow(
+                memory=memory.name,
+                layout=memory.layout,
+                sample_rate=self._device.sample_rate,
+                queue_frames=self._queue_frames,
+            )
+        )
+
+    def _watch(self) -> None:
+        """Its thread: hears what the processes say, starts inference again, sends what did not fit, ends at the end."""
+        played_at_restart, restarts = -math.inf, 0
+        while not self._over.wait(_WATCH_S):
+            try:
+                while self._audio.has_message:
+                    self._hear(self._audio.receive(0.0))
+                if not self._inference.alive:
+                    played = self._position()
+                    restarts = restarts + 1 if played - played_at_restart < self._device.sample_rate else 1
+                    played_at_restart = played
+                    self._restart_inference(last=restarts > _MOST_RESTARTS)
+                with self._lock:
+                    if self._unsent:
+                        self._send_targets()
+                self._watch_source()
+            except RevithionError as exc:
+                self._end(exc.message)
+
+    def _hear(self, message: object) -> None:
+        match message:
+            case DeviceStarted(device=device, queue_frames=frames):
+                self._device, self._queue_frames = device, frames
+                self._phase, self._message = LivePhase.PLAYING, ""
+                self._sent, self._unsent = {}, True  # a callback that begins anew has neutral strips
+            case DeviceLost(reason=reason):
+                self._phase, self._message = LivePhase.LOST, reason
+                self._losses += 1
+            case _:
+                pass
+
+    def _restart_inference(self, *, last: bool) -> None:
+        self._inference.close()
+        if last:
+            raise LiveError(
+                f"{self._described.name} ends again and again",
+                hint=f"See {self._log}; try another model.",
+                code="live.model",
+            )
+        with self._lock:
+            if self._memory is None:
+                return  # the session was stopped meanwhile
+            self._restarts += 1
+            self._inference = ProcessLink(run_inference, "live inference", self._log)
+        self._describe()
+        self._prepare()
+        self._follow(self._memory)
+
+    def _watch_source(self) -> None:
+        source = self._source
+        if source is None:
+            return
+        if source.error is not None:
+            raise source.error
+        tail = self._prepared.latency_frames + self._queue_frames
+        if source.ended is not None and self._position() >= source.ended + tail:
+            self._end("the file has ended")
+
+    def _end(self, message: str) -> None:
+        """From the watching thread: everything is closed, and the state says why."""
+        with self._lock:
+            if self._memory is None:
+                return
+            self._last = self._state(self._memory, LivePhase.ENDED, message)
+            self._over.set()
+            self._cleanup.close()
+
+    def stop(self) -> None:
+        """Ends the session; again, it does nothing."""
+        self._end("")
+        if threading.current_thread() is not self._watcher:
+            self._watcher.join()
+
+    # --- LiveControl ---
+
+    def state(self) -> LiveState:
+        """How it stands now."""
+        with self._lock:
+            if self._memory is None:
+                assert self._last is not None, "it plays from the constructor on"
+                return self._last
+            return self._state(self._memory, self._phase, self._message)
+
+    def _state(self, memory: LiveMemory, phase: LivePhase, message: str) -> LiveState:
+        audio, inference, peaks, recorder = memory.audio, memory.inference, memory.peaks, self._recorder
+        wet = audio[AudioFigure.WET] > 0.5
+        error = recorder.error if recorder is not None else None
+        return LiveState(
+            phase=phase,
+            model=self._described.name,
+            device=self._device.name,
+            block_frames=self._device.block_frames,
+            budget=self.budget,
+            strips=tuple(
+                StripState(
+                    stem=stem,
+                    settings=settings,
+                    peak_left_db=_decibels(peaks[number, 0]),
+                    peak_right_db=_decibels(peaks[number, 1]),
+                    tier=Tier.PREVIEW if wet else Tier.DRY,
+                )
+                for number, (stem, settings) in enumerate(self._strips.items())
+            ),
+            mix_peak_left_db=_decibels(peaks[-1, 0]),
+            mix_peak_right_db=_decibels(peaks[-1, 1]),
+            monitor_gain_db=self._monitor_gain_db,
+            counters=LiveCounters(
+                frames=int(audio[AudioFigure.FRAMES]),
+                blocks=int(audio[AudioFigure.BLOCKS]),
+                late_blocks=int(audio[AudioFigure.LATE_BLOCKS]),
+                late_times=int(audio[AudioFigure.LATE_TIMES]),
+                xruns=int(audio[AudioFigure.XRUNS]),
+                device_losses=self._losses,
+                inference_restarts=self._restarts,
+                skipped_frames=int(inference[InferenceFigure.SKIPPED_FRAMES]),
+                callback_ms=1_000.0 * float(audio[AudioFigure.CALLBACK_S]),
+                callback_load=float(audio[AudioFigure.CALLBACK_LOAD]),
+                inference_load=float(inference[InferenceFigure.LOAD]),
+                recorder_lost_frames=recorder.lost_frames if recorder is not None else 0,
+            ),
+            recording=str((recorder.folder if recorder is not None else None) or ""),
+            scenes=self._scene_names,
+            message=message or (error.message if error is not None else ""),
+        )
+
+    @property
+    def budget(self) -> LatencyBudget:
+        """Where the time goes; the device's share as its driver says it."""
+        return LatencyBudget(
+            sample_rate=self._device.sample_rate,
+            device_frames=self._device.latency_frames,
+            algorithm_frames=self._prepared.latency_frames,
+            queue_frames=self._queue_frames,
+        )
+
+    @property
+    def loop_rounds(self) -> tuple[int, int, int] | None:
+        """When measuring: frames at which the last impulse was sent, heard, and played; None before the first."""
+        with self._lock:
+            if self._memory is None or not self._memory.audio[AudioFigure.ROUNDS]:
+                return None
+            figures = (AudioFigure.SENT_FRAME, AudioFigure.HEARD_FRAME, AudioFigure.PLAYED_FRAME)
+            sent, heard, played = (int(self._memory.audio[figure]) for figure in figures)
+            return sent, heard, played
+
+    def set_strip(self, stem: str, change: StripChange, *, at_frame: int = NOW) -> StripSettings:
+        """Moves controls of a strip, all at the same frame: ``at_frame`` of the device's count, or the next block.
+
+        Raises:
+            LiveError: ``live.stem``, ``live.value``.
+        """
+        with self._lock:
+            before = self._strips.get(stem)
+            if before is None:
+                raise LiveError(
+                    f"there is no stem {stem!r}, only {', '.join(self._strips)}",
+                    hint="Use one of these.",
+                    code="live.stem",
+                )
+            self._strips[stem] = after = change.apply(before)
+            if after != before:
+                self._send_targets(at_frame)
+            return after
+
+    def set_monitor_gain(self, gain_db: float) -> None:
+        """Moves the fader of the monitor mix.
+
+        Raises:
+            LiveError: ``live.value``.
+        """
+        if not LOWEST_DB <= gain_db <= HIGHEST_DB:
+            raise LiveError(
+                f"gain_db: {gain_db}; {LOWEST_DB:g} to {HIGHEST_DB:g} dB are possible",
+                hint="Correct the value.",
+                code="live.value",
+            )
+        with self._lock:
+            self._monitor_gain_db = gain_db
+            self._send_targets()
+
+    def store_scene(self, name: str) -> None:
+        """Keeps how all strips stand under a name, for later sessions too.
+
+        Raises:
+            LiveError: ``live.scene``.
+        """
+        with self._lock:
+            self._scenes.store(name, self._strips, self._monitor_gain_db)
+            self._scene_names = self._scenes.names()
+
+    def recall_scene(self, name: str) -> None:
+        """Moves all strips to how they stood in a scene, at the same frame; stems that it does not know stay.
+
+        Raises:
+            LiveError: ``live.scene``.
+        """
+        scene = self._scenes.get(name)
+        with self._lock:
+            self._strips |= {stem: strip for stem, strip in scene.strips.items() if stem in self._strips}
+            self._monitor_gain_db = scene.monitor_gain_db
+            self._send_targets()
+
+    def start_recording(self, folder: str) -> str:
+        """Records the stems, before their faders, into a new take below a folder; returns the take's folder.
+
+        Raises:
+            LiveError: ``live.recording``.
+        """
+        recorder = self._recorder
+        if recorder is None:
+            raise LiveError("the session has ended", hint="Start another one.", code="live.idle")
+        return str(recorder.start(Path(folder)))
+
+    def stop_recording(self) -> tuple[str, ...]:
+        """Ends the take; returns its files, none if there was no take.
+
+        Raises:
+            LiveError: ``live.recording``.
+        """
+        recorder = self._recorder
+        return tuple(map(str, recorder.stop())) if recorder is not None else ()
+
+    def _send_targets(self, at_frame: int = NOW) -> None:
+        """Sends what is not as it was sent last."""
+        if self._memory is None:
+            return
+        wanted = targets(tuple(self._strips.values()), self._monitor_gain_db)
+        moves = {slot: value for slot, value in wanted.items() if self._sent.get(slot) != value}
+        self._unsent = not self._memory.moves.put(moves.items(), at_frame)
+        if not self._unsent:
+            self._sent |= moves
+
+
+def _decibels(peak: float) -> float:
+    return round(20.0 * math.log10(peak), 1) if peak > 1e-6 else _SILENT_DB
+
+
+def open_live(options: LiveOptions) -> LiveSession:
+    """Starts a live session, which takes a second or some.
+
+    Raises:
+        RevithionError: The device, the model or the file can't be used; nothing is left behind.
+    """
+    return LiveSession(options)
+
+
+@contextlib.contextmanager
+def open_session(options: LiveOptions) -> Generator[LiveSession]:
+    """A live session that ends with the block.
+
+    Raises:
+        RevithionError: See :func:`open_live`.
+    """
+    session = open_live(options)
+    try:
+        yield session
+    finally:
+        session.stop()
