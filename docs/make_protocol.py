@@ -24,6 +24,7 @@ from revithion_bridge.messages import (
     MessageSpec,
 )
 from revithion_stems.jobs import JobState
+from revithion_stems.live import LiveOutputs, LivePhase, Tier
 from revithion_stems.scheduler import Priority
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +38,7 @@ DOCUMENT = "bridge/PROTOCOL.md"
 SCRIPTS = "daw_scripts/revithion_daw_scripts/protocol"
 BEGIN, END = "<!-- {name}:begin -->", "<!-- {name}:end -->"
 EXAMPLE_ID, EXAMPLE_CLIENT = "7c1d-42", "ardour"
-ENUMS = (JobState, Priority)
+ENUMS = (JobState, Priority, LiveOutputs, LivePhase, Tier)
 
 _UNITS = {"_s": "s", "_db": "dB", "_bytes": "bytes", "_frames": "frames", "_frame": "frames", "_at": "s since 1970"}
 _WHOLE_NAMES = {"frames": "frames", "sample_rate": "Hz", "at": "s since 1970"}
@@ -146,9 +147,17 @@ def _request(name: str, specs: list[MessageSpec]) -> str:
 
 
 def _event(spec: EventSpec) -> str:
-    arguments = _code(_osc(spec.kind, field) for field in spec.osc_fields)
-    how = f"- Topic: `{spec.topic}`.\n- OSC: `{spec.osc}`, arguments {arguments}."
-    return _part(f"Event `{spec.kind.__name__}`", spec.kind.__name__, how)
+    topic = f"- Topic: `{spec.topic}`{', without a number of its own and not kept' if spec.transient else ''}."
+    lines = [topic, _sent(spec.osc, spec.kind, spec.osc_fields)]
+    for feedback in spec.feedback:
+        inside = f"{feedback.each}.0." if feedback.each else ""
+        each = f", for each of `{feedback.each}`" if feedback.each else ""
+        lines.append(_sent(feedback.osc, spec.kind, [inside + field for field in feedback.osc_fields], each))
+    return _part(f"Event `{spec.kind.__name__}`", spec.kind.__name__, "\n".join(lines))
+
+
+def _sent(address: str, kind: type[Any], fields: Iterable[str], each: str = "") -> str:
+    return f"- OSC: `{address}`{each}, arguments {_code(_osc(kind, field) for field in fields)}."
 
 
 def _part(title: str, name: str, how: str = "") -> str:
@@ -160,11 +169,16 @@ def _part(title: str, name: str, how: str = "") -> str:
         needed = DEFINITIONS[name].get("required", ())
         for field, schema in properties.items():
             meaning = DESCRIBED[name]["properties"][field].get("description", "")
-            default = "–" if field in needed else f"`{json.dumps(schema.get('default'), ensure_ascii=False)}`"
+            default = "–" if field in needed else _default(schema.get("default"))
             rows.append([f"`{field}`", _type(schema), default, _unit(field), _range(schema), meaning])
         used = [column for column in zip(*rows, strict=True) if any(cell not in ("", "–") for cell in column[1:])]
         text.append(_table([list(row) for row in zip(*used, strict=True)]).rstrip("\n"))
     return "\n\n".join(text) + "\n"
+
+
+def _default(value: Any) -> str:
+    """A default, but for an object's: it stands with the object."""
+    return "its own" if value and isinstance(value, dict) else f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
 def _type(schema: dict[str, Any]) -> str:

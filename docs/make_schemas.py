@@ -87,6 +87,7 @@ def _definitions(*kinds: type) -> dict[str, dict[str, Any]]:
         definition["description"] = _line(text)
         if definition.get("type") != "object":
             continue
+        attributes = attributes.partition("\n\n")[0]
         for name, meaning in re.findall(r"^    (\w+): (.*(?:\n     .*)*)", attributes, re.M):
             definition["properties"][name]["description"] = _line(meaning)
         for schema in definition["properties"].values():

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any
 
 import msgspec
@@ -60,6 +60,7 @@ class MemoryService:
         self.callers: list[Caller] = []
         self.before: Callable[[Request], Any] | None = None
         self.changed = asyncio.Event()
+        self.others: Mapping[type[Request], Callable[[Any, Caller], Awaitable[Reply]]] = {}
 
     async def handle(self, request: Request, caller: Caller) -> Reply:
         self.asked[type(request)] += 1
@@ -70,6 +71,8 @@ class MemoryService:
         return reply
 
     async def answer(self, request: Request, caller: Caller) -> Reply:
+        if type(request) in self.others:
+            return await self.others[type(request)](request, caller)
         match request:
             case SubmitJob():
                 return self.submit(request, caller)

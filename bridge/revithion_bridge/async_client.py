@@ -8,7 +8,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import msgspec
 
@@ -40,7 +40,10 @@ from revithion_bridge.messages import (
     ListJobs,
     Live,
     LiveStem,
+    LiveTake,
     PauseQueue,
+    RecallLiveScene,
+    RecordLive,
     Reply,
     Reprioritise,
     Request,
@@ -49,18 +52,24 @@ from revithion_bridge.messages import (
     RingDaw,
     SetDawFader,
     SetLive,
+    SetLiveMonitor,
     Shutdown,
     Snapshot,
+    StartLive,
     Status,
+    StopLive,
+    StoreLiveScene,
     SubmitJob,
     WaitJob,
 )
 from revithion_stems.errors import RequestError, RevithionError
 from revithion_stems.jobs import JobState
+from revithion_stems.live import LiveState
 from revithion_stems.scheduler import Priority
 
 __all__ = ["AsyncClient", "Resynchronised", "connect_async"]
 
+_R = TypeVar("_R", bound=Request)
 _WAIT_SLICE_S = 10.0
 _STOPPING_PAUSE_S = 0.25
 _MOST_BEGINNINGS = 1000
@@ -97,6 +106,14 @@ async def _connected(name: str, timeout_s: float, first_timeout_s: float) -> Asy
         await client.close()
         raise
     return client
+
+
+def _made(kind: type[_R], **fields: Any) -> _R:
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as exc:
+        name = kind.__struct_config__.tag
+        raise RequestError(f"{name}: {exc}", hint="See it in the protocol.", code="request.parameters") from exc
 
 
 class AsyncClient:
@@ -144,10 +161,16 @@ class AsyncClient:
     async def request(self, request: GetEvents, timeout_s: float | None = None) -> Events: ...
     @overload
     async def request(
-        self, request: PauseQueue | ResumeQueue | Shutdown | RingDaw, timeout_s: float | None = None
+        self, request: PauseQueue | ResumeQueue | Shutdown | RingDaw | SetLiveMonitor, timeout_s: float | None = None
     ) -> Done: ...
     @overload
-    async def request(self, request: SetLive | GetLive, timeout_s: float | None = None) -> Live: ...
+    async def request(
+        self,
+        request: SetLive | GetLive | StartLive | StopLive | StoreLiveScene | RecallLiveScene,
+        timeout_s: float | None = None,
+    ) -> Live: ...
+    @overload
+    async def request(self, request: RecordLive, timeout_s: float | None = None) -> LiveTake: ...
     @overload
     async def request(self, request: ListDaws, timeout_s: float | None = None) -> DawSessions: ...
     @overload
@@ -295,13 +318,47 @@ class AsyncClient:
         """Asks the daemon to end; its jobs go on when it is started again."""
         await self.request(Shutdown())
 
-    async def set_live(self, stem: str, gain_db: float | None = None, muted: bool | None = None) -> LiveStem:
-        """Moves a fader of the live preview; None leaves a value as it is."""
-        return (await self.request(SetLive(stem=stem, gain_db=gain_db, muted=muted))).stems[0]
+    async def set_live(
+        self, stem: str, gain_db: float | None = None, muted: bool | None = None, **controls: float | bool
+    ) -> LiveStem:
+        """Moves controls of a strip of the live preview; None leaves a value as it is.
+
+        Args:
+            stem: Which.
+            gain_db: New gain.
+            muted: Whether it is silent.
+            controls: The others of :class:`~revithion_bridge.messages.SetLive`.
+
+        Raises:
+            RequestError: There is no such control, or the value is of another type or out of range.
+        """
+        request = _made(SetLive, stem=stem, gain_db=gain_db, muted=muted, **controls)
+        return (await self.request(request)).stems[0]
 
     async def live(self) -> tuple[LiveStem, ...]:
-        """All faders of the live preview."""
+        """All strips of the live preview."""
         return (await self.request(GetLive())).stems
+
+    async def live_session(self) -> LiveState | None:
+        """The session of the live preview as it stands, with levels; None if nothing plays."""
+        return (await self.request(GetLive())).session
+
+    async def start_live(self, **options: Any) -> LiveState:
+        """Starts a session of the live preview; returns once it plays.
+
+        Args:
+            options: Those of :class:`~revithion_bridge.messages.StartLive`.
+
+        Raises:
+            RequestError: There is no such option, or the value is of another type.
+        """
+        live = await self.request(_made(StartLive, **options))
+        assert live.session is not None
+        return live.session
+
+    async def stop_live(self) -> None:
+        """Ends the session of the live preview; harmless if nothing plays."""
+        await self.request(StopLive())
 
     async def daw_sessions(self) -> DawSessions:
         """The sessions that are open in DAWs with our script, and what they wait for."""

@@ -36,7 +36,10 @@ from revithion_bridge.messages import (
     ListJobs,
     Live,
     LiveStem,
+    LiveTake,
     PauseQueue,
+    RecallLiveScene,
+    RecordLive,
     Reply,
     Reprioritise,
     Request,
@@ -45,13 +48,18 @@ from revithion_bridge.messages import (
     RingDaw,
     SetDawFader,
     SetLive,
+    SetLiveMonitor,
     Shutdown,
     Snapshot,
+    StartLive,
     Status,
+    StopLive,
+    StoreLiveScene,
     SubmitJob,
     WaitJob,
 )
 from revithion_stems.jobs import JobState
+from revithion_stems.live import LiveState
 from revithion_stems.scheduler import Priority
 
 __all__ = ["Client", "EventIterator", "Resynchronised", "connect"]
@@ -212,10 +220,16 @@ class Client:
     def request(self, request: GetEvents, timeout_s: float | None = None) -> Events: ...
     @overload
     def request(
-        self, request: PauseQueue | ResumeQueue | Shutdown | RingDaw, timeout_s: float | None = None
+        self, request: PauseQueue | ResumeQueue | Shutdown | RingDaw | SetLiveMonitor, timeout_s: float | None = None
     ) -> Done: ...
     @overload
-    def request(self, request: SetLive | GetLive, timeout_s: float | None = None) -> Live: ...
+    def request(
+        self,
+        request: SetLive | GetLive | StartLive | StopLive | StoreLiveScene | RecallLiveScene,
+        timeout_s: float | None = None,
+    ) -> Live: ...
+    @overload
+    def request(self, request: RecordLive, timeout_s: float | None = None) -> LiveTake: ...
     @overload
     def request(self, request: ListDaws, timeout_s: float | None = None) -> DawSessions: ...
     @overload
@@ -319,13 +333,44 @@ class Client:
         """Asks the daemon to end; its jobs go on when it is started again."""
         self._thread.run(self._client.shutdown())
 
-    def set_live(self, stem: str, gain_db: float | None = None, muted: bool | None = None) -> LiveStem:
-        """Moves a fader of the live preview; None leaves a value as it is."""
-        return self._thread.run(self._client.set_live(stem, gain_db, muted))
+    def set_live(
+        self, stem: str, gain_db: float | None = None, muted: bool | None = None, **controls: float | bool
+    ) -> LiveStem:
+        """Moves controls of a strip of the live preview; None leaves a value as it is.
+
+        Args:
+            stem: Which.
+            gain_db: New gain.
+            muted: Whether it is silent.
+            controls: The others of :class:`~revithion_bridge.messages.SetLive`.
+
+        Raises:
+            RequestError: There is no such control, or the value is of another type or out of range.
+        """
+        return self._thread.run(self._client.set_live(stem, gain_db, muted, **controls))
 
     def live(self) -> tuple[LiveStem, ...]:
-        """All faders of the live preview."""
+        """All strips of the live preview."""
         return self._thread.run(self._client.live())
+
+    def live_session(self) -> LiveState | None:
+        """The session of the live preview as it stands, with levels; None if nothing plays."""
+        return self._thread.run(self._client.live_session())
+
+    def start_live(self, **options: Any) -> LiveState:
+        """Starts a session of the live preview; returns once it plays.
+
+        Args:
+            options: Those of :class:`~revithion_bridge.messages.StartLive`.
+
+        Raises:
+            RequestError: There is no such option, or the value is of another type.
+        """
+        return self._thread.run(self._client.start_live(**options))
+
+    def stop_live(self) -> None:
+        """Ends the session of the live preview; harmless if nothing plays."""
+        self._thread.run(self._client.stop_live())
 
     def daw_sessions(self) -> DawSessions:
         """The sessions that are open in DAWs with our script, and what they wait for."""

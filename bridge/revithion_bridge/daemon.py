@@ -34,13 +34,14 @@ from revithion_bridge.errors import bridge_error
 from revithion_bridge.event_hub import EventHub
 from revithion_bridge.job_queue import IDLE_UNLOAD_S, JobQueue, QueueLimits
 from revithion_bridge.ledger import Ledger
-from revithion_bridge.live_faders import LiveFaders
+from revithion_bridge.live_stage import LiveStage
 from revithion_bridge.messages import HEARTBEAT_S, Heartbeat
 from revithion_bridge.osc_door import OscDoor
 from revithion_bridge.path_jail import PathJail, default_roots
 from revithion_bridge.service import DaemonService
 from revithion_bridge.zmq_doors import SOCKET_FOLDER_PREFIX, ZmqDoors
 from revithion_stems.errors import RevithionError
+from revithion_stems.live import LiveControl, LiveOptions
 from revithion_stems.version import __version__
 
 _LOG = logging.getLogger("revithion_bridge.daemon")  # and not __main__
@@ -123,11 +124,12 @@ class Daemon:
             limits = QueueLimits(idle_unload_s=self._options.idle_unload_s)
             jail = PathJail(roots)
             queue = JobQueue(ledger, hub, jail, folder / "spans", limits)
+            stage = LiveStage(_open_live, jail, publish=hub.publish)
             service = DaemonService(
                 queue,
                 ledger,
                 hub,
-                LiveFaders(publish=hub.publish),
+                stage,
                 stop=self.stop,
                 roots=tuple(map(str, roots)),
                 folders=folders,
@@ -142,13 +144,14 @@ class Daemon:
                 stack.push_async_callback(desk.stop)
                 desk.start()
                 stack.push_async_callback(strip_faders.close)
+                stack.push_async_callback(stage.close)
                 doors = ZmqDoors(service, hub, keys)
                 endpoints = await doors.start()
                 stack.push_async_callback(doors.stop)
                 udp_port = tcp_port = None
                 if self._options.osc_port is not None:
                     port = self._options.osc_port
-                    osc = OscDoor(service, hub, keys.osc_token, udp_port=port, tcp_port=port)
+                    osc = OscDoor(service, hub, keys.osc_token, udp_port=port, tcp_port=port, standing=stage.standing)
                     udp_port, tcp_port = await osc.start()
                     stack.push_async_callback(osc.stop)
                     service.show_counters(osc.counters)
@@ -210,6 +213,13 @@ class Daemon:
         _LOG.error("the daemon ends: nobody foresaw this", exc_info=error)
         self._failure = self._failure or error
         self._over.set()
+
+
+def _open_live(options: LiveOptions) -> LiveControl:
+    """Starts a live session. Imported when it is asked for: most daemons never play, and stay small."""
+    from revithion_realtime.session import open_live
+
+    return open_live(options)
 
 
 @contextlib.contextmanager

@@ -12,11 +12,11 @@ from typing import TypeAlias
 from revithion_bridge.codec import EventMessage, event_message
 from revithion_bridge.daemon_link import News
 from revithion_bridge.messages import (
+    TRANSIENT,
     Events,
     GetEvents,
     GetJob,
     GetSnapshot,
-    Heartbeat,
     JobDeleted,
     JobInfo,
     JobReply,
@@ -47,9 +47,9 @@ FeedItem: TypeAlias = EventMessage | Resynchronised
 class EventFeed:
     """Events from a snapshot on, as an asynchronous iterator and context manager. One loop thread; one reader.
 
-    It is subscribed when it is made, and takes the snapshot when it is entered, started, or first read. Heartbeats are
-    not in it. What a slow reader has not read is bounded: the rest is asked for again when its time comes. An error
-    does not end it: reading on tries again.
+    It is subscribed when it is made, and takes the snapshot when it is entered, started, or first read. Transient
+    events are not in it. What a slow reader has not read is bounded: the rest is asked for again when its time comes.
+    An error does not end it: reading on tries again.
 
     Args:
         call: Sends a request.
@@ -164,7 +164,7 @@ class EventFeed:
             pass  # of a daemon before this one, and still in the queue
         elif news.epoch != self._epoch:
             self._behind = True
-        elif isinstance(news.event, Heartbeat):
+        elif isinstance(news.event, TRANSIENT):
             self._behind = news.seq > self._seq
         elif news.seq == self._seq + 1:
             self._add(news)

@@ -16,7 +16,7 @@ import msgspec
 
 from revithion_bridge.codec import AnyEvent, Parent, encode_event
 from revithion_bridge.errors import bridge_error
-from revithion_bridge.messages import EVENTS, MAX_MESSAGE_BYTES, DaemonEvent, Heartbeat
+from revithion_bridge.messages import EVENTS, MAX_MESSAGE_BYTES, TRANSIENT, DaemonEvent
 
 __all__ = ["EventHub", "Parent", "Published"]
 
@@ -30,7 +30,7 @@ class Published:
     """An event on its way out.
 
     Attributes:
-        seq: Its number; of a heartbeat, that of the last event.
+        seq: Its number; of a transient event, that of the last one before it.
         topic: What subscriptions are matched with.
         event: It, with that ``seq``.
         payload: Its envelope, in bytes.
@@ -67,17 +67,17 @@ class EventHub:
     def publish(self, event: AnyEvent, parent: Parent | None = None) -> Published:
         """Gives an event the next number and hands it to all subscribers.
 
-        A :class:`~revithion_bridge.messages.Heartbeat` takes no number and is not kept.
+        One of :data:`~revithion_bridge.messages.TRANSIENT` takes no number and is not kept.
         """
-        heartbeat = isinstance(event, Heartbeat)
-        seq = self.last_seq + (not heartbeat)
+        transient = isinstance(event, TRANSIENT)
+        seq = self.last_seq + (not transient)
         if isinstance(event, DaemonEvent):
             event = msgspec.structs.replace(event, seq=seq)
         else:
             event = dataclasses.replace(event, seq=seq)
         payload = encode_event(event, epoch=self.epoch, seq=seq, time=time.time(), parent=parent)
         published = Published(seq=seq, topic=_topic(event), event=event, payload=payload)
-        if not heartbeat:
+        if not transient:
             self.last_seq = seq
             self._remember(payload)
         for subscriber in tuple(self._subscribers.values()):

@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from revithion_stems.events import DownloadProgress, JobChanged, JobProgress, JobSummary, Notice, StemReady
 from revithion_stems.jobs import JobState
+from revithion_stems.live import HIGHEST_DB, LOWEST_DB, LiveOutputs, LivePhase, LiveState, Tier
 from revithion_stems.scheduler import Priority
 
 PROTOCOL_VERSION = 1
@@ -24,6 +25,8 @@ MAX_MESSAGE_BYTES = 262_144
 """Of one message in either direction: a peer that sends more is dropped, and replies are cut so that they fit."""
 OSC_PREFIX = f"/revithion/v{PROTOCOL_VERSION}"
 HEARTBEAT_S = 1.0
+LEVELS_S = 0.1
+"""Between two :class:`LiveLevels`, while the live preview plays."""
 MAX_LISTED = 500
 
 JobId: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)")]
@@ -33,6 +36,10 @@ Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 GainDb: TypeAlias = Annotated[float, Meta(ge=-120.0, le=24.0)]
+BandDb: TypeAlias = Annotated[float, Meta(ge=LOWEST_DB, le=HIGHEST_DB)]
+Balance: TypeAlias = Annotated[float, Meta(ge=-1.0, le=1.0)]
+Position: TypeAlias = Annotated[float, Meta(ge=0.0, le=1.0)]
+PortNames: TypeAlias = Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=320)], ...], Meta(max_length=32)]
 BoxName: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z]{2,16}-[0-9a-f]{16}$(?!\n)")]
 StripRole: TypeAlias = Annotated[str, Meta(pattern=r"^(?:bus|track)$(?!\n)")]
 StripName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -213,17 +220,45 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LiveStem(msgspec.Struct, frozen=True, kw_only=True):
-    """A fader of the live preview.
+    """A strip of the live preview.
 
     Attributes:
         stem: Name of the stem.
-        gain_db: Gain of its fader.
+        gain_db: Gain of its fader; -60 is silent.
         muted: Whether it is silent.
+        pan: -1 (left) to 1 (right).
+        solo: Whether it is heard alone, with others that are.
+        low_db: Low band of its equaliser; -60 is a kill.
+        mid_db: Middle band.
+        high_db: High band.
+        filter: -1 (low-pass closed) to 1 (high-pass closed); 0 is open.
     """
 
     stem: str
     gain_db: float = 0.0
     muted: bool = False
+    pan: float = 0.0
+    solo: bool = False
+    low_db: float = 0.0
+    mid_db: float = 0.0
+    high_db: float = 0.0
+    filter: float = 0.0
+
+
+class LiveLevel(msgspec.Struct, frozen=True, kw_only=True):
+    """How loud a stem of the live preview is, after its fader.
+
+    Attributes:
+        stem: Name of the stem.
+        left_db: Peak level, dBFS, falling back slowly; -120 for silence.
+        right_db: The same, right.
+        tier: What it is played from.
+    """
+
+    stem: str
+    left_db: float
+    right_db: float
+    tier: Tier
 
 
 class DawStrip(msgspec.Struct, frozen=True, kw_only=True):
@@ -472,21 +507,118 @@ class Shutdown(Request, tag="daemon.shutdown", frozen=True, kw_only=True):
 
 
 class SetLive(Request, tag="live.set", frozen=True, kw_only=True):
-    """Moves a fader of the live preview.
+    """Moves controls of a strip of the live preview, all at the same frame; null leaves one as it is.
+
+    While nothing plays they are kept, and the next session begins with them.
 
     Attributes:
         stem: Which.
-        gain_db: New gain; null leaves it.
-        muted: Whether it is silent; null leaves it.
+        gain_db: New gain; -60 and less is silent, and 12 is the most.
+        fader: Where the fader stands, instead of ``gain_db``: 0 is silent, 0.75 is 0 dB, 1 is 12 dB.
+        muted: Whether it is silent.
+        pan: -1 (left) to 1 (right).
+        solo: Whether it is heard alone, with others that are.
+        low_db: Low band of its equaliser; -60 is a kill.
+        mid_db: Middle band.
+        high_db: High band.
+        filter: -1 (low-pass closed) to 1 (high-pass closed); 0 is open.
     """
 
     stem: Name
     gain_db: GainDb | None = None
+    fader: Position | None = None
     muted: bool | None = None
+    pan: Balance | None = None
+    solo: bool | None = None
+    low_db: BandDb | None = None
+    mid_db: BandDb | None = None
+    high_db: BandDb | None = None
+    filter: Balance | None = None
 
 
 class GetLive(Request, tag="live.get", frozen=True, kw_only=True):
-    """All faders of the live preview."""
+    """All strips of the live preview, and the session that plays."""
+
+
+class StartLive(Request, tag="live.start", frozen=True, kw_only=True):
+    """Starts a session of the live preview; answers once it plays. One at a time.
+
+    Attributes:
+        model: ``dsp``, an offline model, which is then used with look-back, or the absolute path of a causal network
+            (``.onnx``).
+        device: ``default``, ``jack``, ``none`` (no sound: a clock), or the name of a device or its beginning.
+        input_device: The same for the input, if it is another one; empty for ``device``.
+        source: Absolute path of a file that is played as if it were live; empty for the device's input.
+        loop: Whether the file begins again at its end; else the session ends with it.
+        outputs: What the outputs carry.
+        sample_rate: Hz, or 0 for the device's own.
+        block_frames: Frames of a callback, or 0 for the device's own.
+        safety_frames: Frames that inference may be later than its hop takes, or -1 for one block.
+        connect_from: JACK ports to be connected to the inputs, in their order.
+        connect_to: JACK ports to be connected to the outputs, in their order.
+        client_name: What the client is called in JACK.
+        look_back_hop_s: With an offline model: how often it runs.
+    """
+
+    model: PathText = "dsp"
+    device: StripName = "default"
+    input_device: Annotated[str, Meta(max_length=200)] = ""
+    source: Annotated[str, Meta(max_length=4096)] = ""
+    loop: bool = False
+    outputs: LiveOutputs = LiveOutputs.MIX
+    sample_rate: int = 0
+    block_frames: int = 256
+    safety_frames: int = -1
+    connect_from: PortNames = ()
+    connect_to: PortNames = ()
+    client_name: Name = "revithion-stems"
+    look_back_hop_s: float = 1.0
+
+
+class StopLive(Request, tag="live.stop", frozen=True, kw_only=True):
+    """Ends the session of the live preview, and the recording that runs; harmless if nothing plays."""
+
+
+class SetLiveMonitor(Request, tag="live.monitor", frozen=True, kw_only=True):
+    """Moves the fader of the monitor mix.
+
+    Attributes:
+        gain_db: New gain; -60 is silent.
+    """
+
+    gain_db: BandDb
+
+
+class StoreLiveScene(Request, tag="live.scene.store", frozen=True, kw_only=True):
+    """Keeps how all strips stand under a name, for later sessions too.
+
+    Attributes:
+        name: Of the scene.
+    """
+
+    name: Name
+
+
+class RecallLiveScene(Request, tag="live.scene.recall", frozen=True, kw_only=True):
+    """Moves all strips to how they stood in a scene, at the same frame.
+
+    Attributes:
+        name: Of the scene.
+    """
+
+    name: Name
+
+
+class RecordLive(Request, tag="live.record", frozen=True, kw_only=True):
+    """Begins to record the stems, before their faders, as a new take, or ends that; ended twice is harmless.
+
+    Attributes:
+        on: Whether to record.
+        folder: Absolute path of the folder for takes; null for ``revithion-stems`` in the user's music folder.
+    """
+
+    on: bool
+    folder: PathText | None = None
 
 
 class RingDaw(Request, tag="daw.ring", frozen=True, kw_only=True):
@@ -612,7 +744,7 @@ class Snapshot(Reply, tag="snapshot", frozen=True, kw_only=True):
         paused: Whether the queue is.
         jobs: All that have not ended, oldest first.
         more: Whether there are others, which did not fit: ``job.list`` has them.
-        live: Faders of the live preview.
+        live: Strips of the live preview.
     """
 
     epoch: str
@@ -640,13 +772,29 @@ class Done(Reply, tag="done", frozen=True, kw_only=True):
 
 
 class Live(Reply, tag="live", frozen=True, kw_only=True):
-    """Faders of the live preview.
+    """The live preview.
 
     Attributes:
-        stems: All, or the one that was moved.
+        stems: All strips, or the one that was moved.
+        session: The session that plays, as it stands; null if none does, or only a strip was moved.
+        message: Why the last session ended by itself, or empty.
     """
 
     stems: tuple[LiveStem, ...]
+    session: LiveState | None = None
+    message: str = ""
+
+
+class LiveTake(Reply, tag="take", frozen=True, kw_only=True):
+    """A recording of the live preview.
+
+    Attributes:
+        folder: Of the take that began, or empty.
+        files: Of the take that ended; none if there was no take.
+    """
+
+    folder: str = ""
+    files: tuple[str, ...] = ()
 
 
 class DawSessions(Reply, tag="sessions", frozen=True, kw_only=True):
@@ -717,19 +865,87 @@ class JobDeleted(DaemonEvent, frozen=True, kw_only=True):
 
 
 class LiveChanged(DaemonEvent, frozen=True, kw_only=True):
-    """A fader of the live preview was moved.
+    """A control of a strip of the live preview was moved.
 
     Attributes:
         seq: As in the envelope.
         stem: Which.
-        gain_db: Its gain.
+        gain_db: Its gain; -60 is silent.
         muted: Whether it is silent.
+        fader: Where its fader stands: 0 is silent, 0.75 is 0 dB, 1 is 12 dB.
+        pan: -1 (left) to 1 (right).
+        solo: Whether it is heard alone, with others that are.
+        low_db: Low band of its equaliser; -60 is a kill.
+        mid_db: Middle band.
+        high_db: High band.
+        filter: -1 (low-pass closed) to 1 (high-pass closed); 0 is open.
     """
 
     seq: int
     stem: str
     gain_db: float
     muted: bool
+    fader: float = 0.75
+    pan: float = 0.0
+    solo: bool = False
+    low_db: float = 0.0
+    mid_db: float = 0.0
+    high_db: float = 0.0
+    filter: float = 0.0
+
+
+class LiveSessionChanged(DaemonEvent, frozen=True, kw_only=True):
+    """A session of the live preview began, ended, lost or found its device, records, or has another scene.
+
+    Attributes:
+        seq: As in the envelope.
+        phase: Where it stands; ``ended`` is final.
+        model: Name of the model.
+        device: Name of the device, with its driver.
+        sample_rate: Hz.
+        latency_frames: From the input to the output, all of it.
+        monitor_gain_db: Gain of the monitor mix.
+        recording: Whether a take is recorded.
+        folder: Of that take, or empty.
+        scenes: Names of the scenes that are kept.
+        message: What people should know: why the device is lost, why the session ended; or empty.
+    """
+
+    seq: int
+    phase: LivePhase
+    model: str
+    device: str
+    sample_rate: int
+    latency_frames: int
+    monitor_gain_db: float = 0.0
+    recording: bool = False
+    folder: str = ""
+    scenes: tuple[str, ...] = ()
+    message: str = ""
+
+
+class LiveLevels(DaemonEvent, frozen=True, kw_only=True):
+    """Sent ten times a second while the live preview plays, without a ``seq`` of its own; not kept.
+
+    Attributes:
+        seq: Of the last event.
+        stems: Their levels.
+        left_db: Peak level of the monitor mix, dBFS; -120 for silence.
+        right_db: The same, right.
+        late_times: How often it fell back to dry sound because inference was late, since the session began.
+        xruns: Overflows and underflows that the driver told of.
+        callback_load: Share of its time that the callback needs, 0 to 1.
+        inference_load: Share of real time that inference needs, 0 to 1.
+    """
+
+    seq: int
+    stems: tuple[LiveLevel, ...]
+    left_db: float
+    right_db: float
+    late_times: int
+    xruns: int
+    callback_load: float
+    inference_load: float
 
 
 # --- the tables ---
@@ -876,27 +1092,79 @@ MESSAGES: tuple[MessageSpec, ...] = (
         example={"epoch": "9d2e4c1f", "seq": 1041},
     ),
     MessageSpec(request=Shutdown, reply=Done, door=Door.CONTROL),
-    MessageSpec(
-        request=SetLive,
-        reply=Live,
-        door=Door.CONTROL,
-        errors=("live.stem",),
-        osc=f"{OSC_PREFIX}/live/{{stem}}/gain",
-        osc_fields="gain_db",
-        osc_reply=("stems.0.stem", "stems.0.gain_db", "stems.0.muted"),
-        example={"stem": "vocals", "gain_db": -6.0},
-    ),
-    MessageSpec(
-        request=SetLive,
-        reply=Live,
-        door=Door.CONTROL,
-        errors=("live.stem",),
-        osc=f"{OSC_PREFIX}/live/{{stem}}/mute",
-        osc_fields="muted",
-        osc_reply=("stems.0.stem", "stems.0.gain_db", "stems.0.muted"),
-        example={"stem": "vocals", "muted": True},
+    *(
+        MessageSpec(
+            request=SetLive,
+            reply=Live,
+            door=Door.CONTROL,
+            errors=("live.stem", "live.value"),
+            osc=f"{OSC_PREFIX}/live/{{stem}}/{control}",
+            osc_fields=field,
+            osc_reply=("stems.0.stem", "stems.0.gain_db", "stems.0.muted"),
+            example={"stem": "vocals", field: value},
+        )
+        for control, field, value in (
+            ("gain", "gain_db", -6.0),
+            ("fader", "fader", 0.75),
+            ("mute", "muted", True),
+            ("pan", "pan", -0.5),
+            ("solo", "solo", True),
+            ("low", "low_db", -60.0),
+            ("mid", "mid_db", 3.0),
+            ("high", "high_db", 0.0),
+            ("filter", "filter", 0.25),
+        )
     ),
     MessageSpec(request=GetLive, reply=Live, door=Door.CONTROL),
+    MessageSpec(
+        request=StartLive,
+        reply=Live,
+        door=Door.WORK,
+        errors=("live.*", "model.*", "input.*", "path.outside", "path.relative"),
+        osc=f"{OSC_PREFIX}/live/start",
+        osc_fields="| source model device",
+        osc_reply=("session.model", "session.device", "session.budget.sample_rate"),
+        example={"source": "/home/ada/song.wav", "model": "dsp", "device": "jack", "outputs": "both"},
+    ),
+    MessageSpec(
+        request=StopLive,
+        reply=Live,
+        door=Door.WORK,
+        errors=("live.recording",),
+        osc=f"{OSC_PREFIX}/live/stop",
+    ),
+    MessageSpec(
+        request=SetLiveMonitor,
+        reply=Done,
+        door=Door.CONTROL,
+        errors=("live.idle",),
+        osc=f"{OSC_PREFIX}/live/monitor",
+        osc_fields="gain_db",
+        example={"gain_db": -3.0},
+    ),
+    *(
+        MessageSpec(
+            request=request,
+            reply=Live,
+            door=Door.CONTROL,
+            errors=("live.idle", "live.scene"),
+            osc=f"{OSC_PREFIX}/live/scene{address}",
+            osc_fields=fields,
+            example={"name": name},
+        )
+        for request, verb in ((StoreLiveScene, "store"), (RecallLiveScene, "recall"))
+        for address, fields, name in ((f"/{verb}", "name", "break"), (f"/{{name}}/{verb}", "", "1"))
+    ),
+    MessageSpec(
+        request=RecordLive,
+        reply=LiveTake,
+        door=Door.WORK,
+        errors=("live.idle", "live.recording", "path.outside", "path.relative"),
+        osc=f"{OSC_PREFIX}/live/record",
+        osc_fields="on | folder",
+        osc_reply=("folder",),
+        example={"on": True, "folder": "/home/ada/takes"},
+    ),
     MessageSpec(
         request=RingDaw,
         reply=Done,
@@ -927,7 +1195,22 @@ MESSAGES: tuple[MessageSpec, ...] = (
         example={"stem": "vocals", "muted": True, "role": "track", "box": _A_BOX},
     ),
 )
-"""Every request. Those with two OSC addresses stand here twice."""
+"""Every request. Those with several OSC addresses stand here as often."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """A further OSC message of an event, for surfaces whose controls each have an address.
+
+    Attributes:
+        osc: Its address, ``{field}`` filled in; it may be that of a request, so that a control follows what it moves.
+        osc_fields: Arguments there.
+        each: Field with several items, each of which is a message; address and arguments are then the item's.
+    """
+
+    osc: str
+    osc_fields: tuple[str, ...]
+    each: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -939,12 +1222,16 @@ class EventSpec:
         topic: First frame of its message, ``{field}`` filled in; subscriptions are by prefix.
         osc: Its OSC address, ``{field}`` filled in.
         osc_fields: Arguments there.
+        feedback: Its further OSC messages.
+        transient: Whether it takes no number and is not kept for those who missed it.
     """
 
     kind: type[Any]
     topic: str
     osc: str
     osc_fields: tuple[str, ...]
+    feedback: tuple[Feedback, ...] = ()
+    transient: bool = False
 
 
 def _job_event(kind: type[Any], name: str, *osc_fields: str) -> EventSpec:
@@ -970,15 +1257,43 @@ EVENTS: tuple[EventSpec, ...] = (
         topic="live/{stem}",
         osc=f"{OSC_PREFIX}/live/{{stem}}/state",
         osc_fields=("gain_db", "muted"),
+        feedback=tuple(
+            Feedback(osc=spec.osc, osc_fields=(spec.osc_fields,))
+            for spec in MESSAGES
+            if spec.request is SetLive and spec.osc is not None
+        ),
+    ),
+    EventSpec(
+        kind=LiveSessionChanged,
+        topic="live",
+        osc=f"{OSC_PREFIX}/live/state",
+        osc_fields=("phase", "model", "device", "sample_rate", "latency_frames", "message"),
+        feedback=(
+            Feedback(osc=f"{OSC_PREFIX}/live/monitor", osc_fields=("monitor_gain_db",)),
+            Feedback(osc=f"{OSC_PREFIX}/live/record", osc_fields=("recording", "folder")),
+        ),
+    ),
+    EventSpec(
+        kind=LiveLevels,
+        topic="levels",
+        osc=f"{OSC_PREFIX}/live/level",
+        osc_fields=("left_db", "right_db", "late_times", "xruns", "callback_load", "inference_load"),
+        feedback=(
+            Feedback(osc=f"{OSC_PREFIX}/live/{{stem}}/level", osc_fields=("left_db", "right_db", "tier"), each="stems"),
+        ),
+        transient=True,
     ),
     EventSpec(
         kind=Heartbeat,
         topic="heartbeat",
         osc=f"{OSC_PREFIX}/event/heartbeat",
         osc_fields=("seq", "waiting", "running"),
+        transient=True,
     ),
 )
 """Every event, in no particular order."""
+TRANSIENT = tuple(spec.kind for spec in EVENTS if spec.transient)
+"""Those that say how things stand, and that nobody needs to hear again."""
 
 
 ERRORS: dict[str, tuple[str, str]] = {
@@ -1005,7 +1320,9 @@ ERRORS: dict[str, tuple[str, str]] = {
         "Move the file, or start the daemon with `serve --root FOLDER`.",
     ),
     "events.gone": ("These events are no longer kept, or are of another run.", "Ask for a snapshot."),
-    "live.stem": ("There is no such fader.", "See `live.get`."),
+    "live.stem": ("The live preview has no such stem.", "See `live.get`."),
+    "live.running": ("The live preview plays already.", "Stop it first: `live.stop`."),
+    "live.idle": ("The live preview does not play.", "Start it first: `live.start`."),
     "daemon.unreachable": ("No daemon answers.", "Start it with `revithion-stems serve`."),
     "daemon.running": ("Another daemon runs already for this user.", "Use it, or end it with `serve --stop`."),
     "daemon.start_failed": ("The daemon could not be started.", "See its log; the message names it."),

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import inspect
 
 from revithion_bridge.errors import bridge_error
-from revithion_bridge.messages import EVENTS, MESSAGES, OSC_PREFIX, MessageSpec, Reply, Request
+from revithion_bridge.messages import EVENTS, MESSAGES, OSC_PREFIX, EventSpec, MessageSpec, Reply, Request
 from revithion_bridge.osc_packets import Typed, Value, build_message, typed
 from revithion_stems.errors import RevithionError
 
@@ -144,13 +144,21 @@ def error_message(address: str, error: RevithionError) -> bytes:
     return build_message(ERROR, map(typed, texts))
 
 
-def event_message(event: object) -> bytes | None:
-    """An event, or None if it has no address."""
+def event_messages(event: object) -> list[bytes]:
+    """An event and its feedback; nothing if it has no address."""
     spec = _EVENT_SPECS.get(type(event))
     if spec is None:
-        return None
-    address = _PLACEHOLDER.sub(lambda match: str(getattr(event, match[1])), spec.osc)
-    return build_message(address, _arguments(event, spec.osc_fields))
+        return []
+    found = [_filled(spec.osc, event, spec.osc_fields)]
+    for feedback in spec.feedback:
+        items = getattr(event, feedback.each) if feedback.each else (event,)
+        found += (_filled(feedback.osc, item, feedback.osc_fields) for item in items)
+    return found
+
+
+def _filled(address: str, data: object, paths: Sequence[str]) -> bytes:
+    address = _PLACEHOLDER.sub(lambda match: str(getattr(data, match[1])), address)
+    return build_message(address, _arguments(data, paths))
 
 
 def _arguments(data: object, paths: Sequence[str]) -> Iterator[Typed]:
@@ -217,4 +225,12 @@ def _malformed(message: str) -> RevithionError:
 
 _ROUTES = tuple(Route(spec, _pattern(spec.osc), tuple(_fields(spec))) for spec in MESSAGES if spec.osc is not None)
 _EVENT_SPECS = {spec.kind: spec for spec in EVENTS}
-_EVENT_PATTERNS = tuple(_pattern(spec.osc) for spec in EVENTS)
+
+
+def _answers(spec: EventSpec) -> Iterator[re.Pattern[str]]:
+    """Addresses of an event that are no request's too: feedback often goes to where a control sends."""
+    requests = {message.osc for message in MESSAGES}
+    return (_pattern(osc) for osc in (spec.osc, *(each.osc for each in spec.feedback)) if osc not in requests)
+
+
+_EVENT_PATTERNS = tuple(pattern for spec in EVENTS for pattern in _answers(spec))

@@ -7,7 +7,7 @@ What a message means, which arguments it takes and what is answered stands in th
   of 60 s, which each further message starts again. Replies and events go to ``reply_port`` (by UDP), else to where the
   message came from. Reply: ``/revithion/v1/hello/reply  i:version i:lease_s``.
 - ``/revithion/v1/subscribe  [i:lease_s]`` sends all events to the same place for so long (1 to 3600 s, 60 if left
-  out), and for as long as the lease holds. Reply: ``…/reply  i:lease_s``.
+  out), and for as long as the lease holds, beginning with how the live preview stands. Reply: ``…/reply  i:lease_s``.
 - ``/revithion/v1/unsubscribe`` ends that. Reply: ``…/reply``.
 - All addresses of the table. Reply: the address with ``/reply`` after it.
 - ``/revithion/v1/error  s:address s:code s:message s:hint`` is the answer to what was refused.
@@ -79,6 +79,7 @@ class OscDialogue:
         counters: What happened, by name.
         clock: In seconds; for limits.
         on_refused: Called with the name of a sender without a lease, after each of its messages that was refused.
+        on_subscribed: Called with each target that will get events from now on.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class OscDialogue:
         counters: Counter[str],
         clock: Callable[[], float],
         on_refused: Callable[[Name], None],
+        on_subscribed: Callable[[Name], None],
     ) -> None:
         self._service = service
         self._sessions = sessions
@@ -100,6 +102,7 @@ class OscDialogue:
         self._own_port = own_port
         self._counters = counters
         self._on_refused = on_refused
+        self._on_subscribed = on_subscribed
         self._serials = itertools.count(1)
         self._messages = RateLimits(1_000.0, 500.0, clock=clock)
         self._errors = RateLimits(50.0, 50.0, clock=clock)
@@ -216,6 +219,7 @@ class OscDialogue:
         if address == SUBSCRIBE:
             self._sessions.subscribe(target, lease_s)
             self._send(target, build_message(f"{address}/reply", [("i", lease_s)]))
+            self._on_subscribed(target)
         else:
             self._sessions.unsubscribe(target)
             self._send(target, build_message(f"{address}/reply", []))

@@ -12,11 +12,12 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from revithion_bridge.codec import AnyEvent
 from revithion_bridge.errors import bridge_error
 from revithion_bridge.event_hub import EventHub, Published
-from revithion_bridge.osc_addresses import event_message
+from revithion_bridge.osc_addresses import event_messages
 from revithion_bridge.osc_dialogue import OscDialogue
 from revithion_bridge.osc_sessions import LEASE_S, Name, Sessions, TokenGuard
 from revithion_bridge.osc_streams import OscConnection
@@ -40,6 +41,7 @@ class OscDoor:
         udp_port: To listen on; 0 for a free one.
         tcp_port: To listen on; 0 for a free one.
         clock: In seconds; for leases and limits.
+        standing: Events that tell a new subscriber how things stand.
 
     Attributes:
         counters: What happened, by name.
@@ -54,6 +56,7 @@ class OscDoor:
         udp_port: int = 0,
         tcp_port: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        standing: Callable[[], Iterable[AnyEvent]] = tuple,
     ) -> None:
         self.counters: Counter[str] = Counter()
         self._service = service
@@ -61,6 +64,7 @@ class OscDoor:
         self._guard = TokenGuard(token, clock)
         self._sessions = Sessions(clock)
         self._clock = clock
+        self._standing = standing
         self._ports = (udp_port, tcp_port)
         self._serials = itertools.count(1)
         self._connections: dict[Name, OscConnection] = {}
@@ -94,6 +98,7 @@ class OscDoor:
             counters=self.counters,
             clock=self._clock,
             on_refused=self._count_refused,
+            on_subscribed=self._tell_standing,
         )
         self._dialogue = dialogue
         self._udp, _ = await loop.create_datagram_endpoint(
@@ -147,9 +152,13 @@ class OscDoor:
 
     def _send_event(self, published: Published) -> None:
         targets = self._sessions.subscribed()
-        packet = event_message(published.event) if targets else None
-        if packet is not None:
+        for packet in event_messages(published.event) if targets else ():
             for target in targets:
+                self._send(target, packet)
+
+    def _tell_standing(self, target: Name) -> None:
+        for event in self._standing():
+            for packet in event_messages(event):
                 self._send(target, packet)
 
     def _on_unsent(self) -> None:

@@ -17,7 +17,7 @@ from revithion_bridge.event_hub import EventHub
 from revithion_bridge.job_queue import JobQueue
 from revithion_bridge.latency import LatencyWindow
 from revithion_bridge.ledger import Ledger
-from revithion_bridge.live_faders import LiveFaders
+from revithion_bridge.live_stage import LiveStage
 from revithion_bridge.messages import (
     MAX_LISTED,
     CancelJob,
@@ -28,7 +28,6 @@ from revithion_bridge.messages import (
     Events,
     GetEvents,
     GetJob,
-    GetLive,
     GetSnapshot,
     GetStatus,
     JobDeleted,
@@ -36,14 +35,12 @@ from revithion_bridge.messages import (
     JobList,
     JobReply,
     ListJobs,
-    Live,
     PauseQueue,
     Reply,
     Reprioritise,
     Request,
     ResumeQueue,
     RetryJob,
-    SetLive,
     Shutdown,
     Snapshot,
     Status,
@@ -66,7 +63,7 @@ class DaemonService:
         queue: The jobs.
         ledger: Those that have ended.
         hub: Events.
-        faders: Of the live preview.
+        stage: The live preview.
         stop: Called to end the daemon.
         roots: Folders that paths must be in.
         folders: Where models, cache and state are.
@@ -77,7 +74,7 @@ class DaemonService:
         queue: JobQueue,
         ledger: Ledger,
         hub: EventHub,
-        faders: LiveFaders,
+        stage: LiveStage,
         *,
         stop: Callable[[], None],
         roots: tuple[str, ...],
@@ -86,7 +83,7 @@ class DaemonService:
         self._queue = queue
         self._ledger = ledger
         self._hub = hub
-        self._faders = faders
+        self._stage = stage
         self._stop = stop
         self._roots = roots
         self._folders = folders
@@ -109,8 +106,7 @@ class DaemonService:
             GetSnapshot: self._snapshot,
             GetEvents: self._events,
             Shutdown: self._shutdown,
-            SetLive: self._set_live,
-            GetLive: self._get_live,
+            **stage.answers,
         }
 
     def show_counters(self, counters: Mapping[str, int]) -> None:
@@ -233,7 +229,7 @@ class DaemonService:
             paused=self._queue.paused,
             jobs=tuple(job.info for job in live[:MAX_LISTED]),
             more=len(live) > MAX_LISTED,
-            live=self._faders.all(),
+            live=self._stage.strips(),
         )
 
     async def _events(self, request: GetEvents, _: Caller) -> Reply:
@@ -244,12 +240,6 @@ class DaemonService:
         _LOG.info("%s asks for the end", caller.client)
         self._stop()
         return Done()
-
-    async def _set_live(self, request: SetLive, _: Caller) -> Reply:
-        return Live(stems=(self._faders.set(request.stem, request.gain_db, request.muted),))
-
-    async def _get_live(self, _request: GetLive, _: Caller) -> Reply:
-        return Live(stems=self._faders.all())
 
     def _find(self, job_id: str) -> JobInfo:
         job = self._queue.live.get(job_id)

@@ -38,6 +38,12 @@ return {
     ["daemon.shutdown"] = "control",
     ["live.set"] = "control",
     ["live.get"] = "control",
+    ["live.start"] = "work",
+    ["live.stop"] = "work",
+    ["live.monitor"] = "control",
+    ["live.scene.store"] = "control",
+    ["live.scene.recall"] = "control",
+    ["live.record"] = "work",
     ["daw.ring"] = "control",
     ["daw.sessions"] = "work",
     ["daw.fader"] = "work",
@@ -98,11 +104,101 @@ return {
       ["optional"] = {},
       ["reply"] = { "stems.0.stem", "stems.0.gain_db", "stems.0.muted" },
     },
+    ["/revithion/v1/live/{stem}/fader"] = {
+      ["request"] = "live.set",
+      ["required"] = { "fader" },
+      ["optional"] = {},
+      ["reply"] = { "stems.0.stem", "stems.0.gain_db", "stems.0.muted" },
+    },
     ["/revithion/v1/live/{stem}/mute"] = {
       ["request"] = "live.set",
       ["required"] = { "muted" },
       ["optional"] = {},
       ["reply"] = { "stems.0.stem", "stems.0.gain_db", "stems.0.muted" },
+    },
+    ["/revithion/v1/live/{stem}/pan"] = {
+      ["request"] = "live.set",
+      ["required"] = { "pan" },
+      ["optional"] = {},
+      ["reply"] = { "stems.0.stem", "stems.0.gain_db", "stems.0.muted" },
+    },
+    ["/revithion/v1/live/{stem}/solo"] = {
+      ["request"] = "live.set",
+      ["required"] = { "solo" },
+      ["optional"] = {},
+      ["reply"] = { "stems.0.stem", "stems.0.gain_db", "stems.0.muted" },
+    },
+    ["/revithion/v1/live/{stem}/low"] = {
+      ["request"] = "live.set",
+      ["required"] = { "low_db" },
+      ["optional"] = {},
+      ["reply"] = { "stems.0.stem", "stems.0.gain_db", "stems.0.muted" },
+    },
+    ["/revithion/v1/live/{stem}/mid"] = {
+      ["request"] = "live.set",
+      ["required"] = { "mid_db" },
+      ["optional"] = {},
+      ["reply"] = { "stems.0.stem", "stems.0.gain_db", "stems.0.muted" },
+    },
+    ["/revithion/v1/live/{stem}/high"] = {
+      ["request"] = "live.set",
+      ["required"] = { "high_db" },
+      ["optional"] = {},
+      ["reply"] = { "stems.0.stem", "stems.0.gain_db", "stems.0.muted" },
+    },
+    ["/revithion/v1/live/{stem}/filter"] = {
+      ["request"] = "live.set",
+      ["required"] = { "filter" },
+      ["optional"] = {},
+      ["reply"] = { "stems.0.stem", "stems.0.gain_db", "stems.0.muted" },
+    },
+    ["/revithion/v1/live/start"] = {
+      ["request"] = "live.start",
+      ["required"] = {},
+      ["optional"] = { "source", "model", "device" },
+      ["reply"] = { "session.model", "session.device", "session.budget.sample_rate" },
+    },
+    ["/revithion/v1/live/stop"] = {
+      ["request"] = "live.stop",
+      ["required"] = {},
+      ["optional"] = {},
+      ["reply"] = {},
+    },
+    ["/revithion/v1/live/monitor"] = {
+      ["request"] = "live.monitor",
+      ["required"] = { "gain_db" },
+      ["optional"] = {},
+      ["reply"] = {},
+    },
+    ["/revithion/v1/live/scene/store"] = {
+      ["request"] = "live.scene.store",
+      ["required"] = { "name" },
+      ["optional"] = {},
+      ["reply"] = {},
+    },
+    ["/revithion/v1/live/scene/{name}/store"] = {
+      ["request"] = "live.scene.store",
+      ["required"] = {},
+      ["optional"] = {},
+      ["reply"] = {},
+    },
+    ["/revithion/v1/live/scene/recall"] = {
+      ["request"] = "live.scene.recall",
+      ["required"] = { "name" },
+      ["optional"] = {},
+      ["reply"] = {},
+    },
+    ["/revithion/v1/live/scene/{name}/recall"] = {
+      ["request"] = "live.scene.recall",
+      ["required"] = {},
+      ["optional"] = {},
+      ["reply"] = {},
+    },
+    ["/revithion/v1/live/record"] = {
+      ["request"] = "live.record",
+      ["required"] = { "on" },
+      ["optional"] = { "folder" },
+      ["reply"] = { "folder" },
     },
     ["/revithion/v1/daw/ring"] = {
       ["request"] = "daw.ring",
@@ -170,6 +266,16 @@ return {
       ["osc"] = "/revithion/v1/live/{stem}/state",
       ["arguments"] = { "gain_db", "muted" },
     },
+    ["LiveSessionChanged"] = {
+      ["topic"] = "live",
+      ["osc"] = "/revithion/v1/live/state",
+      ["arguments"] = { "phase", "model", "device", "sample_rate", "latency_frames", "message" },
+    },
+    ["LiveLevels"] = {
+      ["topic"] = "levels",
+      ["osc"] = "/revithion/v1/live/level",
+      ["arguments"] = { "left_db", "right_db", "late_times", "xruns", "callback_load", "inference_load" },
+    },
     ["Heartbeat"] = {
       ["topic"] = "heartbeat",
       ["osc"] = "/revithion/v1/event/heartbeat",
@@ -189,5 +295,5 @@ return {
   -- Classes of jobs; a class goes before all later ones.
   PRIORITIES = { "interactive", "normal", "batch" },
   -- Codes of the daemon's errors; those of jobs stand in docs/exit-codes.md.
-  ERRORS = { "protocol.malformed", "protocol.version", "protocol.door", "protocol.rate", "auth.token", "auth.limited", "job.unknown", "job.transition", "job.key_reused", "job.quota", "path.relative", "path.outside", "events.gone", "live.stem", "daemon.unreachable", "daemon.running", "daemon.start_failed", "daemon.stopping", "daemon.disk_full", "daemon.ledger", "daemon.service", "daw.plan", "daw.unknown", "daw.absent", "daw.ambiguous", "daw.busy", "daw.refused", "daw.selection", "daw.project", "daw.in_use", "daw.strip", "daw.install", "midi.backend", "midi.port", "worker.lost" },
+  ERRORS = { "protocol.malformed", "protocol.version", "protocol.door", "protocol.rate", "auth.token", "auth.limited", "job.unknown", "job.transition", "job.key_reused", "job.quota", "path.relative", "path.outside", "events.gone", "live.stem", "live.running", "live.idle", "daemon.unreachable", "daemon.running", "daemon.start_failed", "daemon.stopping", "daemon.disk_full", "daemon.ledger", "daemon.service", "daw.plan", "daw.unknown", "daw.absent", "daw.ambiguous", "daw.busy", "daw.refused", "daw.selection", "daw.project", "daw.in_use", "daw.strip", "daw.install", "midi.backend", "midi.port", "worker.lost" },
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +17,13 @@ from revithion_realtime.process_link import child_process
 from revithion_stems.errors import LiveError
 from revithion_stems.live import LiveOptions, LiveOutputs
 
+RETRY_S = 1.0
+"""How often a lost device is looked for."""
+
+STUCK = "live.portaudio"
+"""Code of the error that ends this process while a device is looked for: the library does not come back from a call."""
+
 _WATCH_S = 0.1
-_RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +156,7 @@ class _Player:
             try:
                 before, plan = plan, self._plan(device)
                 if path is None or plan != before:
-                    path = AudioPath(plan, self._memory, path.frame if path is not None else 0)
+                    path = AudioPath(plan, self._memory, int(self._memory.audio[AudioFigure.FRAMES]))
                 device.start(self._callback(path, plan), plan.algorithm_frames + plan.queue_frames)
                 if self._request.measure:
                     device.loop_back()
@@ -194,19 +198,28 @@ class _Player:
         """The device again, once it is there.
 
         Raises:
-            LiveError: ``live.rate``: it came back at another rate.
+            LiveError: ``live.rate``: it came back at another rate. :data:`STUCK`: only another process can find it.
         """
         while True:
-            if self._pipe.poll(_RETRY_S):
+            if self._pipe.poll(RETRY_S):
                 self._pipe.recv()
-            with contextlib.suppress(LiveError):
+            try:
                 device = _open(self._request)
-                if device.sample_rate == sample_rate:
-                    return device
-                device.close()
-                break
-        raise LiveError(
-            f"{device.name} came back at {device.sample_rate} Hz, and was at {sample_rate} Hz before",
-            hint="Start the live preview again.",
-            code="live.rate",
-        )
+            except LiveError as exc:
+                if exc.code == STUCK:
+                    raise
+                continue
+            if device.sample_rate == sample_rate:
+                return device
+            device.close()
+            break
+        raise other_rate(device.name, device.sample_rate, sample_rate)
+
+
+def other_rate(name: str, sample_rate: int, before: int) -> LiveError:
+    """A lost device came back, but not as it was."""
+    return LiveError(
+        f"{name} came back at {sample_rate} Hz, and was at {before} Hz before",
+        hint="Start the live preview again.",
+        code="live.rate",
+    )

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Generator
 from pathlib import Path
+from typing import Self
 
 from revithion_realtime.audio_path import queue_frames
 from revithion_realtime.audio_process import (
+    RETRY_S,
+    STUCK,
     DeviceLost,
     DeviceOpened,
     DeviceStarted,
     OpenDevice,
     StartDevice,
+    other_rate,
     run_audio,
 )
 from revithion_realtime.control.file_source import FileSource
@@ -42,8 +45,11 @@ from revithion_stems.live import (
     Tier,
 )
 
-START_S = 60.0
-"""How long a model may take to load, and a device to open."""
+OPEN_S = 30.0
+"""How long a device may take to open."""
+
+LOAD_S = 600.0
+"""How long a model may take to load: its weights may have to be pulled first."""
 
 _WATCH_S = 0.05
 _SILENT_DB = -120.0
@@ -92,10 +98,10 @@ class LiveSession:
         stack.callback(self._free)
         self._inference = ProcessLink(run_inference, "live inference", self._log)
         stack.callback(lambda: self._inference.close())  # the one that there is then
-        self._audio = stack.enter_context(contextlib.closing(ProcessLink(run_audio, "live audio", self._log)))
+        self._audio = ProcessLink(run_audio, "live audio", self._log)
+        stack.callback(lambda: self._audio.close())
         self._described = self._describe()
-        self._audio.send(OpenDevice(options=options, stems=self._described.stems, measure=measure))
-        self._device: DeviceOpened = self._audio.receive(START_S)
+        self._device = self._open_device(measure=measure)
         self._prepared = self._prepare()
         rate, hop_frames = self._device.sample_rate, self._prepared.hop_frames
         self._queue_frames = queue_frames(self._device.planned_frames, hop_frames, options.safety_frames)
@@ -114,15 +120,7 @@ class LiveSession:
             )
             self._source.start()
         self._follow(memory)
-        self._audio.send(
-            StartDevice(
-                memory=memory.name,
-                layout=memory.layout,
-                algorithm_frames=self._prepared.latency_frames,
-                hop_frames=hop_frames,
-            )
-        )
-        self._hear(self._audio.receive(START_S))
+        self._play(memory)
 
     def _free(self) -> None:
         """Ends what works on the shared memory, then the memory."""
@@ -144,11 +142,26 @@ class LiveSession:
 
     def _describe(self) -> Described:
         self._inference.send(Describe(model=self._options.model, look_back_hop_s=self._options.look_back_hop_s))
-        return self._inference.receive(START_S)
+        return self._inference.receive(LOAD_S)
 
     def _prepare(self) -> Prepared:
         self._inference.send(Prepare(sample_rate=self._device.sample_rate))
-        return self._inference.receive(START_S)
+        return self._inference.receive(LOAD_S)
+
+    def _open_device(self, *, measure: bool = False) -> DeviceOpened:
+        self._audio.send(OpenDevice(options=self._options, stems=self._described.stems, measure=measure))
+        return self._audio.receive(OPEN_S)
+
+    def _play(self, memory: LiveMemory) -> None:
+        self._audio.send(
+            StartDevice(
+                memory=memory.name,
+                layout=memory.layout,
+                algorithm_frames=self._prepared.latency_frames,
+                hop_frames=self._prepared.hop_frames,
+            )
+        )
+        self._hear(self._audio.receive(OPEN_S))
 
     def _follow(self, memory: LiveMemory) -> None:
         self._inference.send(
@@ -165,8 +178,7 @@ class LiveSession:
         played_at_restart, restarts = -math.inf, 0
         while not self._over.wait(_WATCH_S):
             try:
-                while self._audio.has_message:
-                    self._hear(self._audio.receive(0.0))
+                self._hear_audio()
                 if not self._inference.alive:
                     played = self._position()
                     restarts = restarts + 1 if played - played_at_restart < self._device.sample_rate else 1
@@ -178,6 +190,15 @@ class LiveSession:
                 self._watch_source()
             except RevithionError as exc:
                 self._end(exc.message)
+
+    def _hear_audio(self) -> None:
+        try:
+            while self._audio.has_message:
+                self._hear(self._audio.receive(0.0))
+        except LiveError as exc:
+            if exc.code != STUCK or self._phase is not LivePhase.LOST:
+                raise
+            self._find_anew()
 
     def _hear(self, message: object) -> None:
         match message:
@@ -208,6 +229,28 @@ class LiveSession:
         self._prepare()
         self._follow(self._memory)
 
+    def _find_anew(self) -> None:
+        """Looks for the lost device in new processes, since the library of this one is stuck.
+
+        Raises:
+            LiveError: ``live.rate``: it came back at another rate.
+        """
+        while not self._over.wait(RETRY_S):
+            with self._lock:
+                memory = self._memory
+                if memory is None:
+                    return
+                self._audio.close()
+                self._audio = ProcessLink(run_audio, "live audio", self._log)
+            try:
+                opened = self._open_device()
+                if opened.sample_rate == self._device.sample_rate:
+                    self._play(memory)
+                    return
+            except RevithionError:
+                continue
+            raise other_rate(opened.name, opened.sample_rate, self._device.sample_rate)
+
     def _watch_source(self) -> None:
         source = self._source
         if source is None:
@@ -232,6 +275,12 @@ class LiveSession:
         self._end("")
         if threading.current_thread() is not self._watcher:
             self._watcher.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     # --- LiveControl ---
 
@@ -404,17 +453,3 @@ def open_live(options: LiveOptions) -> LiveSession:
         RevithionError: The device, the model or the file can't be used; nothing is left behind.
     """
     return LiveSession(options)
-
-
-@contextlib.contextmanager
-def open_session(options: LiveOptions) -> Generator[LiveSession]:
-    """A live session that ends with the block.
-
-    Raises:
-        RevithionError: See :func:`open_live`.
-    """
-    session = open_live(options)
-    try:
-        yield session
-    finally:
-        session.stop()

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("revithion_bridge.cli.status:status_command", "Show the daemon's queue, workers, memory and rates."),
     "daw": ("revithion_bridge.cli.daw:daw_group", "Put scripts into DAWs, and see what is open there."),
     "export": ("revithion_bridge.cli.export:export_command", "Write stems into project files of DAWs."),
+    "live": ("revithion_realtime.cli.live:live_command", "Play a preview of the stems of what is playing, now."),
     "serve": ("revithion_bridge.cli.serve:serve_command", "Run the daemon, end it, or install it as a service."),
     "doctor": ("revithion_stems.cli.doctor:doctor_command", "Say what works on this machine and how to fix the rest."),
     "completion": ("revithion_stems.cli.completion:completion_command", "Print the shell completion script."),

@@ -36,7 +36,12 @@ from revithion_bridge.messages import (
     JobList,
     JobParameters,
     JobReply,
+    Live,
     LiveChanged,
+    LiveLevel,
+    LiveLevels,
+    LiveSessionChanged,
+    LiveStem,
     Snapshot,
     SubmitJob,
     WaitJob,
@@ -44,6 +49,7 @@ from revithion_bridge.messages import (
 from revithion_stems.errors import RevithionError
 from revithion_stems.events import JobChanged, JobProgress, JobSummary, StemReady
 from revithion_stems.jobs import JobState
+from revithion_stems.live import LatencyBudget, LivePhase, LiveState, StripSettings, StripState, Tier
 from revithion_stems.scheduler import Priority
 
 JOB = JobParameters(source="/a.wav", folder="/out")
@@ -216,6 +222,13 @@ def events():
     yield StemReady(job_id="job-1", seq=3, stem="bass", path="/b", frames=5, sample_rate=44_100, sha256="", stream=0)
     yield Heartbeat(seq=3, waiting=1, running=2)
     yield LiveChanged(seq=3, stem="bass", gain_db=-6.0, muted=True)
+    yield LiveSessionChanged(
+        seq=3, phase=LivePhase.LOST, model="dsp", device="jack", sample_rate=48_000, latency_frames=9, scenes=("a",)
+    )
+    yield LiveLevels(
+        seq=3, stems=(LiveLevel(stem="bass", left_db=-6.0, right_db=-120.0, tier=Tier.MASTER),), left_db=0.0,
+        right_db=0.0, late_times=1, xruns=2, callback_load=0.5, inference_load=0.25,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("event", list(events()), ids=lambda event: type(event).__name__)
@@ -227,6 +240,20 @@ def test_events_survive_the_wire(event):
     assert event_message(json.loads(data)) == message
     assert json.loads(data)["event"]["type"] == type(event).__name__
     assert type(event) in {spec.kind for spec in EVENTS}
+
+
+def test_a_live_session_survives_the_wire():
+    state = LiveState(
+        phase=LivePhase.PLAYING,
+        model="dsp",
+        device="jack",
+        block_frames=256,
+        budget=LatencyBudget(sample_rate=48_000, device_frames=512, algorithm_frames=512, queue_frames=832),
+        strips=(StripState(stem="bass", settings=StripSettings(pan=-0.5), tier=Tier.PREVIEW),),
+        scenes=("a", "b"),
+    )
+    reply = Live(stems=(LiveStem(stem="bass", pan=-0.5),), session=state)
+    assert decode_reply(encode_reply("7", reply)) == ("7", reply)
 
 
 def test_an_exact_summary_is_exact_again():

@@ -33,7 +33,7 @@ from pythonosc.udp_client import SimpleUDPClient
 from revithion_bridge import osc_addresses, osc_door, osc_sessions, osc_streams
 from revithion_bridge.errors import bridge_error
 from revithion_bridge.event_hub import EventHub
-from revithion_bridge.live_faders import LiveFaders
+from revithion_bridge.live_stage import LiveStage
 from revithion_bridge.messages import (
     ERRORS,
     EVENTS,
@@ -46,7 +46,6 @@ from revithion_bridge.messages import (
     Heartbeat,
     JobInfo,
     JobReply,
-    Live,
     Reply,
     Reprioritise,
     Request,
@@ -56,10 +55,12 @@ from revithion_bridge.messages import (
 from revithion_bridge.osc_door import OscDoor
 from revithion_bridge.osc_framing import Framing, encode_frame
 from revithion_bridge.osc_packets import build_message, typed
+from revithion_bridge.path_jail import PathJail
 from revithion_bridge.service_api import Caller
-from revithion_stems.errors import RevithionError
+from revithion_stems.errors import LiveError, RevithionError
 from revithion_stems.events import JobChanged, JobProgress, JobSummary, StemReady
 from revithion_stems.jobs import JobState
+from revithion_stems.live import LiveControl, LiveOptions
 from revithion_stems.scheduler import Priority
 
 TOKEN = "correct-horse-battery-staple"
@@ -79,13 +80,17 @@ class Clock:
         return self.now
 
 
+def open_nothing(options: LiveOptions) -> LiveControl:
+    raise LiveError("nothing plays here", hint="Play elsewhere.")
+
+
 class SmallService:
     """Jobs in a dict; it remembers what it was asked, and by whom."""
 
     def __init__(self, hub: EventHub) -> None:
         self.hub = hub
         self.jobs: dict[str, JobInfo] = {}
-        self.faders = LiveFaders(publish=hub.publish)
+        self.stage = LiveStage(open_nothing, PathJail([]), publish=hub.publish)
         self.asked: list[Request] = []
         self.callers: list[Caller] = []
         self.gate: asyncio.Event | None = None
@@ -111,7 +116,7 @@ class SmallService:
             job = self.jobs[request.job_id]
             return JobReply(job=job) if isinstance(request, GetJob) else self._changed(job, JobState.CANCELLED)
         if isinstance(request, SetLive):
-            return Live(stems=(self.faders.set(request.stem, request.gain_db, request.muted),))
+            return await self.stage.answers[SetLive](request, caller)
         if isinstance(request, GetStatus):
             raise ZeroDivisionError("a bug")
         return Done()
@@ -528,8 +533,8 @@ async def test_strangers_get_few_errors():
 async def test_answers_are_never_answered():
     async with opened() as it:
         with Phone(it.udp) as phone:
-            live = f"{V1}/live/vocals/state"
-            addresses = [f"{V1}/error", f"{V1}/status/reply", f"{V1}/event/heartbeat", live]
+            live = [f"{V1}/live/vocals/{name}" for name in ("state", "level")]
+            addresses = [f"{V1}/error", f"{V1}/status/reply", f"{V1}/event/heartbeat", *live]
             for address in addresses:
                 phone.send(address, "x", "y")
             await phone.silence()
@@ -579,6 +584,9 @@ async def test_events_go_to_the_reply_port_until_the_lease_ends():
             assert await ear.receive() == [f"{V1}/subscribe/reply", 100]
             phone.send(f"{V1}/live/vocals/gain", -9.0)
             assert await ear.receive() == [f"{V1}/live/vocals/state", -9.0, False]
+            assert await ear.receive() == [f"{V1}/live/vocals/gain", -9.0]  # the address of the control, which follows
+            feedback = [await ear.receive() for _ in range(8)]
+            assert [f"{V1}/live/vocals/mute", False] in feedback
             assert await ear.receive() == [f"{V1}/live/vocals/gain/reply", "vocals", -9.0, False]
             it.clock.now += 99
             it.hub.publish(Heartbeat(seq=0, waiting=2, running=1))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import random
 import signal
 import threading
 import time
@@ -13,7 +15,9 @@ import psutil
 import pytest
 import soundfile
 
-from revithion_realtime.session import LiveSession, open_session
+from revithion_realtime.audio_path import FADE_OUT_FRAMES
+from revithion_realtime.audio_process import STUCK
+from revithion_realtime.session import LiveSession, open_live
 from revithion_stems.errors import LiveError, RevithionError
 from revithion_stems.live import LiveOptions, LivePhase, StripChange, StripSettings, Tier
 
@@ -60,7 +64,7 @@ def child(session: LiveSession, name: str) -> psutil.Process:
 
 
 def test_it_plays_a_file_with_the_latency_that_it_tells(song):
-    with open_session(options(song)) as session:
+    with open_live(options(song)) as session:
         state = wait_for(lambda: (s := session.state()).counters.frames > RATE // 2 and s, "half a second")
         assert state.phase is LivePhase.PLAYING
         assert [strip.stem for strip in state.strips] == ["drums", "bass", "other", "vocals"]
@@ -83,7 +87,7 @@ def test_a_file_without_a_loop_ends_the_session(song):
 
 
 def test_a_muted_stem_is_silent_and_solo_silences_the_others(song):
-    with open_session(options(song)) as session:
+    with open_live(options(song)) as session:
         session.set_strip("bass", StripChange(solo=True))
         state = wait_for(
             lambda: (s := session.state()).strips[0].peak_left_db < -60 < s.strips[1].peak_left_db and s,
@@ -95,7 +99,7 @@ def test_a_muted_stem_is_silent_and_solo_silences_the_others(song):
 
 
 def test_scenes_bring_all_strips_back(song):
-    with open_session(options(song)) as session:
+    with open_live(options(song)) as session:
         session.set_strip("drums", StripChange(gain_db=-6.0, low_db=-60.0))
         session.set_monitor_gain(-3.0)
         session.store_scene("break")
@@ -108,7 +112,7 @@ def test_scenes_bring_all_strips_back(song):
 
 
 def test_a_take_sums_to_the_file(song, tmp_path):
-    with open_session(options(song)) as session:
+    with open_live(options(song)) as session:
         session.set_strip("vocals", StripChange(muted=True))
         wait_for(lambda: session.state().counters.frames > RATE // 2, "half a second")
         folder = session.start_recording(str(tmp_path / "takes"))
@@ -133,7 +137,7 @@ def test_a_take_sums_to_the_file(song, tmp_path):
 
 @posix
 def test_stopped_inference_is_dry_sound_and_then_stems_again(song):
-    with open_session(options(song)) as session:
+    with open_live(options(song)) as session:
         wait_for(lambda: session.state().strips[0].tier is Tier.PREVIEW, "the preview")
         inference = child(session, "inference")
         before = session.state().counters
@@ -151,14 +155,90 @@ def test_stopped_inference_is_dry_sound_and_then_stems_again(song):
         assert after.skipped_frames > before.skipped_frames
 
 
+def hog(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+@posix
+def test_random_stalls_and_a_busy_machine_are_heard_as_fades_and_never_as_clicks(song, tmp_path):
+    """Played and recorded for real: what is on disk is what the callback played, before the faders."""
+    at = np.arange(4 * RATE) / RATE
+    tone = 0.5 * np.sin(2 * np.pi * 110 * at)  # whole periods: the loop has no step either
+    soundfile.write(song, np.stack([tone, tone], axis=1), RATE, "FLOAT")
+    rng = random.Random(11)
+    hogs = [multiprocessing.get_context("spawn").Process(target=hog, args=(60.0,), daemon=True) for _ in range(4)]
+    with open_live(options(song)) as session:
+        wait_for(lambda: session.state().strips[0].tier is Tier.PREVIEW, "the preview")
+        before = session.state().counters
+        session.start_recording(str(tmp_path / "takes"))
+        inference = child(session, "inference")
+        for _ in range(12):
+            inference.send_signal(signal.SIGSTOP)
+            time.sleep(rng.uniform(0.005, 0.25))
+            inference.send_signal(signal.SIGCONT)
+            time.sleep(rng.uniform(0.0, 0.3))
+        for process in hogs:
+            process.start()
+        time.sleep(3.0)
+        for process in hogs:
+            process.kill()
+            process.join()
+        wait_for(lambda: session.state().strips[0].tier is Tier.PREVIEW, "the preview again")
+        files = session.stop_recording()
+        after = session.state().counters
+    stems = np.stack([soundfile.read(file, dtype="float32")[0] for file in files])
+    total = stems.sum(axis=0)
+    assert after.late_times > before.late_times + 3
+    assert after.late_blocks - before.late_blocks >= after.late_times - before.late_times
+    assert after.recorder_lost_frames == 0
+    assert np.isfinite(stems).all()
+    of_tone = 0.5 * 2 * np.pi * 110 / RATE
+    of_fade = 0.5 / FADE_OUT_FRAMES
+    assert np.abs(np.diff(stems, axis=1)).max() <= 1.5 * of_tone + of_fade
+    # No frame is missing and none is silent: the sum is the tone from the first to the last.
+    assert np.abs(total[2:] - 2 * np.cos(2 * np.pi * 110 / RATE) * total[1:-1] + total[:-2]).max() < 1e-5
+    assert np.abs(total[:, 0]).reshape(-1)[: len(total) // 480 * 480].reshape(-1, 480).max(axis=1).min() > 0.45
+
+
 def test_killed_inference_is_started_again_while_it_plays(song):
-    with open_session(options(song)) as session:
+    with open_live(options(song)) as session:
         wait_for(lambda: session.state().strips[0].tier is Tier.PREVIEW, "the preview")
         child(session, "inference").kill()
         wait_for(lambda: session.state().counters.inference_restarts == 1, "the restart")
         wait_for(lambda: session.state().strips[0].tier is Tier.DRY, "dry sound")
         wait_for(lambda: session.state().strips[0].tier is Tier.PREVIEW, "the preview again")
         assert session.state().phase is LivePhase.PLAYING
+
+
+def test_a_library_that_is_stuck_with_a_lost_device_is_left_behind_with_its_process(song):
+    class Stuck:
+        has_message = True
+
+        def __init__(self, link):
+            self.link, self.closed = link, False
+
+        def receive(self, timeout_s):
+            raise LiveError("PortAudio is stuck", hint="", code=STUCK)
+
+        def close(self):
+            self.closed = True
+            self.link.close()
+
+    with open_live(options(song)) as session:
+        wait_for(lambda: session.state().counters.frames > RATE // 4, "playing")
+        session.set_strip("drums", StripChange(muted=True))
+        session.set_strip("bass", StripChange(solo=True))
+        before = session._audio.pid
+        session._phase = LivePhase.LOST
+        session._audio = stuck = Stuck(session._audio)
+        wait_for(lambda: session.state().phase is LivePhase.PLAYING, "playing again")
+        frames = session.state().counters.frames
+        wait_for(lambda: session.state().counters.frames > frames + RATE // 4, "frames")
+        assert stuck.closed
+        assert session._audio.pid != before
+        wait_for(lambda: session.state().strips[0].peak_left_db < -60 < session.state().strips[1].peak_left_db, "solo")
 
 
 def test_a_killed_audio_process_ends_the_session_with_a_message(song):
@@ -193,7 +273,7 @@ def test_what_can_not_be_had_is_told_and_leaves_nothing(song, change, code):
 
 
 def test_a_stem_that_is_not_there_and_a_value_out_of_range(song):
-    with open_session(options(song)) as session:
+    with open_live(options(song)) as session:
         with pytest.raises(LiveError) as caught:
             session.set_strip("kazoo", StripChange(muted=True))
         assert caught.value.code == "live.stem"

@@ -1,0 +1,133 @@
+"""A live session without sound: a `LiveControl` in memory, for tests of the doors (terminal, MIDI, OSC, ZeroMQ)."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Sequence
+
+from revithion_stems.errors import LiveError
+from revithion_stems.live import (
+    HIGHEST_DB,
+    LOWEST_DB,
+    LatencyBudget,
+    LiveCounters,
+    LivePhase,
+    LiveState,
+    StripChange,
+    StripSettings,
+    StripState,
+    Tier,
+)
+
+STEMS = ("vocals", "drums", "bass", "other")
+
+
+class LiveDesk:
+    """Strips, scenes and a take that are only kept in memory; it refuses what a real session refuses.
+
+    ``calls`` lists every call that changes something, in order: its name and its arguments. ``change(...)`` sets fields
+    of the state as an engine would (``phase``, ``counters``, ``message``, …); ``set_levels`` moves meters and tiers.
+    """
+
+    def __init__(self, stems: Sequence[str] = STEMS) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self.stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._scenes: dict[str, dict[str, StripSettings]] = {}
+        self._takes = 0
+        self._state = LiveState(
+            phase=LivePhase.PLAYING,
+            model="dsp",
+            device="none (clock)",
+            block_frames=256,
+            budget=LatencyBudget(sample_rate=48_000, device_frames=512, algorithm_frames=480, queue_frames=320),
+            strips=tuple(StripState(stem=stem, settings=StripSettings(), tier=Tier.PREVIEW) for stem in stems),
+            counters=LiveCounters(),
+        )
+
+    def change(self, **fields: object) -> None:
+        with self._lock:
+            self._state = dataclasses.replace(self._state, **fields)  # pyright: ignore[reportArgumentType]
+
+    def set_levels(self, stem: str, left_db: float, right_db: float, tier: Tier = Tier.PREVIEW) -> None:
+        with self._lock:
+            self._put(dataclasses.replace(self._strip(stem), peak_left_db=left_db, peak_right_db=right_db, tier=tier))
+
+    def settings(self, stem: str) -> StripSettings:
+        with self._lock:
+            return self._strip(stem).settings
+
+    # LiveControl
+
+    def state(self) -> LiveState:
+        with self._lock:
+            return dataclasses.replace(self._state, scenes=tuple(sorted(self._scenes)))
+
+    def set_strip(self, stem: str, change: StripChange) -> StripSettings:
+        with self._lock:
+            strip = self._strip(stem)
+            settings = change.apply(strip.settings)
+            self.calls.append(("set_strip", stem, change))
+            self._put(dataclasses.replace(strip, settings=settings))
+            return settings
+
+    def set_monitor_gain(self, gain_db: float) -> None:
+        if not LOWEST_DB <= gain_db <= HIGHEST_DB:
+            raise _refused("live.value", f"gain_db: {gain_db}; {LOWEST_DB:g} to {HIGHEST_DB:g} dB are possible")
+        self.calls.append(("set_monitor_gain", gain_db))
+        self.change(monitor_gain_db=gain_db)
+
+    def store_scene(self, name: str) -> None:
+        if not name or "/" in name:
+            raise _refused("live.scene", f"{name!r} is not a name for a scene")
+        with self._lock:
+            self.calls.append(("store_scene", name))
+            self._scenes[name] = {strip.stem: strip.settings for strip in self._state.strips}
+
+    def recall_scene(self, name: str) -> None:
+        with self._lock:
+            if name not in self._scenes:
+                known = ", ".join(sorted(self._scenes)) or "none"
+                raise _refused("live.scene", f"there is no scene {name!r}; there are: {known}")
+            self.calls.append(("recall_scene", name))
+            for stem, settings in self._scenes[name].items():
+                self._put(dataclasses.replace(self._strip(stem), settings=settings))
+
+    def start_recording(self, folder: str) -> str:
+        with self._lock:
+            if self._state.recording:
+                raise _refused("live.recording", f"it records to {self._state.recording} already")
+            self._takes += 1
+            take = f"{folder}/take-{self._takes}"
+            self.calls.append(("start_recording", folder))
+            self._state = dataclasses.replace(self._state, recording=take)
+            return take
+
+    def stop_recording(self) -> tuple[str, ...]:
+        with self._lock:
+            take = self._state.recording
+            self.calls.append(("stop_recording",))
+            self._state = dataclasses.replace(self._state, recording="")
+            return tuple(f"{take}/{strip.stem}.wav" for strip in self._state.strips) if take else ()
+
+    def stop(self) -> None:
+        self.change(phase=LivePhase.ENDED)
+        self.stopped.set()
+
+    # the lock is held
+
+    def _strip(self, stem: str) -> StripState:
+        for strip in self._state.strips:
+            if strip.stem == stem:
+                return strip
+        names = ", ".join(strip.stem for strip in self._state.strips)
+        raise _refused("live.stem", f"there is no stem {stem!r}; there are: {names}")
+
+    def _put(self, strip: StripState) -> None:
+        strips = tuple(strip if each.stem == strip.stem else each for each in self._state.strips)
+        self._state = dataclasses.replace(self._state, strips=strips)
+
+
+def _refused(code: str, reason: str) -> LiveError:
+    return LiveError(reason, hint="Look at state().", code=code)
