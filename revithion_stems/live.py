@@ -268,7 +268,8 @@ class LiveState:
         counters: What happened.
         recording: Folder that is recorded to, or empty.
         scenes: Names of the scenes that are kept.
-        message: What people should know: why the device is lost, why the session ended; or empty.
+        message: What people should know: why the device is lost, why the session or its take ended; or empty.
+        code: Of the error behind the message, if the session or its take ended by one; else empty.
     """
 
     phase: LivePhase
@@ -284,6 +285,7 @@ class LiveState:
     recording: str = ""
     scenes: tuple[str, ...] = ()
     message: str = ""
+    code: str = ""
 
 
 class LiveControl(Protocol):

@@ -13,7 +13,6 @@ import msgspec
 import platformdirs
 
 from revithion_bridge.errors import bridge_error
-from revithion_stems.fader_law import fader_gain_db, fader_position
 from revithion_bridge.messages import (
     LEVELS_S,
     DaemonEvent,
@@ -38,7 +37,8 @@ from revithion_bridge.messages import (
 )
 from revithion_bridge.path_jail import PathJail
 from revithion_bridge.service_api import Caller
-from revithion_stems.errors import RevithionError
+from revithion_stems.errors import RevithionError, unexpected_error
+from revithion_stems.fader_law import fader_gain_db, fader_position
 from revithion_stems.live import (
     LOWEST_DB,
     LiveControl,
@@ -80,7 +80,7 @@ class LiveStage:
         self._kept = dict.fromkeys(stems, StripSettings())
         self._session: LiveControl | None = None
         self._told: LiveSessionChanged | None = None
-        self._message = ""
+        self._why = ("", "")  # message and code of what ended the last session by itself
         self._transition: asyncio.Task[Any] | None = None
         self._watching: asyncio.Task[None] | None = None
         self.answers: Mapping[type[Request], Callable[[Any, Caller], Awaitable[Reply]]] = {
@@ -196,19 +196,19 @@ class LiveStage:
     async def _stop(self) -> None:
         while self._transition is not None:
             await asyncio.wait((self._transition,))
-        session, self._session, self._message = self._session, None, ""
+        session, self._session, self._why = self._session, None, ("", "")
         if session is not None:
             await self._alone(self._end(session))
 
-    async def _end(self, session: LiveControl, message: str = "") -> None:
-        """Ends the session; ``message`` says why, if nobody asked for it."""
+    async def _end(self, session: LiveControl, message: str = "", code: str = "") -> None:
+        """Ends the session; message and code say why, if nobody asked for it."""
         try:
             await asyncio.to_thread(session.stop)
         finally:
             if self._told is not None:
                 self._tell(
                     msgspec.structs.replace(
-                        self._told, phase=LivePhase.ENDED, recording=False, folder="", message=message
+                        self._told, phase=LivePhase.ENDED, recording=False, folder="", message=message, code=code
                     )
                 )
             self._told = None
@@ -223,15 +223,16 @@ class LiveStage:
                 state = self._look()
             except Exception as exc:  # noqa: BLE001 - a session at fault ends, and the daemon lives on
                 _LOG.exception("the live session can't be asked how it stands")
-                message = exc.message if isinstance(exc, RevithionError) else f"{type(exc).__name__}: {exc}"
+                error = exc if isinstance(exc, RevithionError) else unexpected_error(exc)
+                self._why = (error.message, error.code)
                 break
             if state.phase is LivePhase.ENDED:
-                message = state.message
+                self._why = (state.message, state.code)
                 break
             self._publish(_levels_event(state))
-        self._session, self._message = None, message
+        self._session = None
         try:
-            await self._alone(self._end(session, message))
+            await self._alone(self._end(session, *self._why))
         except RevithionError as exc:
             _LOG.warning("the live session did not end well: %s", exc.message)
 
@@ -245,7 +246,7 @@ class LiveStage:
     def _live(self) -> Live:
         if self._session is None:
             stems = tuple(_stem(stem, settings) for stem, settings in self._kept.items())
-            return Live(stems=stems, message=self._message)
+            return Live(stems=stems, message=self._why[0], code=self._why[1])
         state = self._look()
         return Live(stems=tuple(_stem(strip.stem, strip.settings) for strip in state.strips), session=state)
 
@@ -301,6 +302,7 @@ def _session_event(state: LiveState) -> LiveSessionChanged:
         folder=state.recording,
         scenes=state.scenes,
         message=state.message,
+        code=state.code,
     )
 
 

@@ -778,11 +778,13 @@ class Live(Reply, tag="live", frozen=True, kw_only=True):
         stems: All strips, or the one that was moved.
         session: The session that plays, as it stands; null if none does, or only a strip was moved.
         message: Why the last session ended by itself, or empty.
+        code: Of the error that ended it, or empty.
     """
 
     stems: tuple[LiveStem, ...]
     session: LiveState | None = None
     message: str = ""
+    code: str = ""
 
 
 class LiveTake(Reply, tag="take", frozen=True, kw_only=True):
@@ -909,6 +911,7 @@ class LiveSessionChanged(DaemonEvent, frozen=True, kw_only=True):
         folder: Of that take, or empty.
         scenes: Names of the scenes that are kept.
         message: What people should know: why the device is lost, why the session ended; or empty.
+        code: Of the error behind it, if it ended by one; else empty.
     """
 
     seq: int
@@ -922,6 +925,7 @@ class LiveSessionChanged(DaemonEvent, frozen=True, kw_only=True):
     folder: str = ""
     scenes: tuple[str, ...] = ()
     message: str = ""
+    code: str = ""
 
 
 class LiveLevels(DaemonEvent, frozen=True, kw_only=True):

@@ -94,7 +94,7 @@ class RemoteLive:
         if self._last.phase is not LivePhase.ENDED and not self._stopped:
             with _live_errors():
                 live = self._client.request(GetLive(), timeout_s=_ANSWER_S)
-            self._last = live.session or self._ended(live.message)
+            self._last = live.session or self._ended(live.message, live.code)
         return self._last
 
     def set_strip(self, stem: str, change: StripChange) -> StripSettings:
@@ -136,12 +136,12 @@ class RemoteLive:
             if self._stopped:
                 return
             self._stopped = True
-            self._last = self._ended(self._last.message)
+            self._last = self._ended(self._last.message, self._last.code)
             with _live_errors(), self._client as client:
                 client.request(StopLive(), timeout_s=_START_S)
 
-    def _ended(self, message: str) -> LiveState:
-        return dataclasses.replace(self._last, phase=LivePhase.ENDED, recording="", message=message)
+    def _ended(self, message: str, code: str) -> LiveState:
+        return dataclasses.replace(self._last, phase=LivePhase.ENDED, recording="", message=message, code=code)
 
 
 @contextlib.contextmanager

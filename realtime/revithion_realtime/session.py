@@ -82,6 +82,7 @@ class LiveSession:
         self._sent: dict[int, float] = {}
         self._memory: LiveMemory | None = None
         self._recorder: Recorder | None = None
+        self._files: tuple[Path, ...] = ()
         self._source: FileSource | None = None
         self._last: LiveState | None = None
         self._cleanup = contextlib.ExitStack()
@@ -126,7 +127,7 @@ class LiveSession:
         """Ends what works on the shared memory, then the memory."""
         if self._recorder is not None:
             with contextlib.suppress(LiveError):
-                self._recorder.stop()
+                self._files = self._recorder.stop()
         if self._source is not None:
             self._source.close()
         self._recorder = self._source = None
@@ -189,7 +190,7 @@ class LiveSession:
                         self._send_targets()
                 self._watch_source()
             except RevithionError as exc:
-                self._end(exc.message)
+                self._end(exc.message, exc.code)
 
     def _hear_audio(self) -> None:
         try:
@@ -261,12 +262,12 @@ class LiveSession:
         if source.ended is not None and self._position() >= source.ended + tail:
             self._end("the file has ended")
 
-    def _end(self, message: str) -> None:
+    def _end(self, message: str, code: str = "") -> None:
         """From the watching thread: everything is closed, and the state says why."""
         with self._lock:
             if self._memory is None:
                 return
-            self._last = self._state(self._memory, LivePhase.ENDED, message)
+            self._last = self._state(self._memory, LivePhase.ENDED, message, code)
             self._over.set()
             self._cleanup.close()
 
@@ -292,10 +293,11 @@ class LiveSession:
                 return self._last
             return self._state(self._memory, self._phase, self._message)
 
-    def _state(self, memory: LiveMemory, phase: LivePhase, message: str) -> LiveState:
+    def _state(self, memory: LiveMemory, phase: LivePhase, message: str, code: str = "") -> LiveState:
         audio, inference, peaks, recorder = memory.audio, memory.inference, memory.peaks, self._recorder
         wet = audio[AudioFigure.WET] > 0.5
-        error = recorder.error if recorder is not None else None
+        if not code and recorder is not None and recorder.error is not None:
+            message, code = recorder.error.message, recorder.error.code
         return LiveState(
             phase=phase,
             model=self._described.name,
@@ -331,7 +333,8 @@ class LiveSession:
             ),
             recording=str((recorder.folder if recorder is not None else None) or ""),
             scenes=self._scene_names,
-            message=message or (error.message if error is not None else ""),
+            message=message,
+            code=code,
         )
 
     @property
@@ -429,7 +432,9 @@ class LiveSession:
             LiveError: ``live.recording``.
         """
         recorder = self._recorder
-        return tuple(map(str, recorder.stop())) if recorder is not None else ()
+        files = recorder.stop() if recorder is not None else self._files  # those of a take that ended with the session
+        self._files = ()
+        return tuple(map(str, files))
 
     def _send_targets(self, at_frame: int = NOW) -> None:
         """Sends what is not as it was sent last."""

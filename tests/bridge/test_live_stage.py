@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from fake_live import STEMS, FakeOpener
 from revithion_bridge.event_hub import EventHub
-from revithion_stems.fader_law import fader_gain_db, fader_position
 from revithion_bridge.live_stage import LIVE_STEMS, LiveStage
 from revithion_bridge.messages import (
     DaemonEvent,
@@ -42,6 +41,7 @@ from revithion_bridge.path_jail import PathJail
 from revithion_bridge.service_api import Caller
 from revithion_stems.catalog import load_catalog
 from revithion_stems.errors import LiveError, RevithionError
+from revithion_stems.fader_law import fader_gain_db, fader_position
 from revithion_stems.live import HIGHEST_DB, LOWEST_DB, LiveOptions, LivePhase, StripChange, StripSettings, Tier
 
 CALLER = Caller(client="test", door="zmq", request_id="1")

@@ -248,7 +248,11 @@ def test_fields_of_plans_and_comparisons() -> None:
     assert {f for f in fields(Comparison) if f"`{f}`" not in section(read("docs/cli.md"), "compare")} == set()
 
 
-SOURCES = "\n".join(p.read_text(encoding="utf-8") for p in sorted((ROOT / "revithion_stems").rglob("*.py")))
+SOURCES = "\n".join(
+    p.read_text(encoding="utf-8")
+    for room in ("revithion_stems", "realtime")
+    for p in sorted((ROOT / room).rglob("*.py"))
+)
 
 
 def test_no_page_names_an_error_code_that_does_not_exist() -> None:

@@ -126,20 +126,16 @@ def live_command(file: Path | None, json_mode: bool, **given: Any) -> int:
 
 def _play(options: LiveOptions, given: dict[str, Any], *, json_mode: bool) -> None:
     from revithion_stems.cli.interrupts import sigterm_interrupts
-    from revithion_stems.errors import LiveError
+    from revithion_stems.errors import error_from_dict
 
     with sigterm_interrupts(), contextlib.suppress(KeyboardInterrupt):
         control = _open(options, daemon=not given["no_daemon"])
         with _ending(control, given["record"], json_mode=json_mode):
             _show(control, given, json_mode=json_mode)
             last = control.state()
-        code = ""
-        if last.phase is LivePhase.PLAYING:
-            code = "live.recording"  # all that there is to say of a session that plays: why its take ended
-        elif last.phase is LivePhase.ENDED and (options.loop or not options.source):
-            code = "live.failed"  # by itself a session ends at the end of a file, and otherwise when it can't go on
-        if code and last.message:
-            raise LiveError(last.message, hint="See live.log in the state folder; start it again.", code=code)
+        if last.code:
+            hint = "See live.log in the state folder; start it again."
+            raise error_from_dict({"code": last.code, "message": last.message, "hint": hint})
 
 
 def _show(control: LiveControl, given: dict[str, Any], *, json_mode: bool) -> None:

@@ -81,10 +81,9 @@ def _backend() -> Any:
 
 
 def _open(backend: Any, input_name: str, output_name: str | None, *, virtual: bool) -> MidiPorts:
-    # Drivers of mido's other than RtMidi take names alone.
-    options: dict[str, Any] = {"client_name": CLIENT_NAME} if "rtmidi" in backend.name else {}
-    if virtual:
-        options["virtual"] = True
+    options: dict[str, Any] = {"virtual": True} if virtual else {}
+    if virtual and "rtmidi" in backend.name:
+        options["client_name"] = CLIENT_NAME  # with which mido makes every port one of our own
     opened: Any = None
     try:
         opened = backend.open_input(input_name, **options)

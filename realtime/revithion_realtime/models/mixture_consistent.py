@@ -11,6 +11,9 @@ from revithion_stems.stems import FLOAT_GRID_BITS, close_null
 SILENCE_FRAMES = 256
 """After so many frames of zeros in the delayed input its stems are zeros as well."""
 
+ONSET_FRAMES = 64
+"""And so slowly the estimates come back with the sound: a model's window hears the onset before it is there."""
+
 
 class MixtureConsistent:
     """A :class:`BlockProcessor` around another, whose stems always sum to the delayed input.
@@ -19,7 +22,7 @@ class MixtureConsistent:
       is the delayed input: exactly where that lies on this grid (16 and 24-bit audio does), else within 2^-25.
     - Where the delayed input is silent, the stems are: a model that still rings (its stems then cancel out) is faded
       out over the first :data:`SILENCE_FRAMES` zeros of both channels. To cut at the first zero would click, since
-      music crosses zero.
+      music crosses zero; so it is faded in again over :data:`ONSET_FRAMES`.
     - Only finite samples enter the model and leave: what is NaN or infinite counts as zero, and what is beyond ±1e12
       is limited.
 
@@ -58,6 +61,7 @@ class MixtureConsistent:
         self._late = np.zeros((2, self._inner.latency_frames), np.float32)  # a ring of the last input
         self._at = 0
         self._zeros = SILENCE_FRAMES  # in a row up to now, no more than that are counted
+        self._sound = 0  # frames since silence, counted likewise
 
     def process(self, block: Float32, out: Float32) -> None:
         """As :meth:`BlockProcessor.process`, but the block need not be finite."""
@@ -71,7 +75,7 @@ class MixtureConsistent:
         """Forgets all input."""
         self._inner.reset()
         self._late[...] = 0.0
-        self._at, self._zeros = 0, SILENCE_FRAMES
+        self._at, self._zeros, self._sound = 0, SILENCE_FRAMES, 0
 
     def _delay(self, mix: Float32) -> Float32:
         latency, frames = self._late.shape[1], mix.shape[1]
@@ -89,12 +93,14 @@ class MixtureConsistent:
         return delayed
 
     def _gains(self, delayed: Float32) -> Float32:
-        """Float32 ``[frames]``: 1 while there is sound, falling to 0 with each zero of both channels that follows."""
+        """Float32 ``[frames]``: 1 while there is sound, falling with zeros of both channels, rising after silence."""
         frame = np.arange(delayed.shape[1])
         last_sound = np.maximum.accumulate(np.where(delayed.any(axis=0), frame, -1 - self._zeros))
         zeros = np.minimum(frame - last_sound, SILENCE_FRAMES)
-        self._zeros = int(zeros[-1])
-        return (1.0 - zeros / SILENCE_FRAMES).astype(np.float32)
+        last_silence = np.maximum.accumulate(np.where(zeros == SILENCE_FRAMES, frame, -1 - self._sound))
+        sound = np.minimum(frame - last_silence, ONSET_FRAMES)
+        self._zeros, self._sound = int(zeros[-1]), int(sound[-1])
+        return np.minimum(1.0 - zeros / SILENCE_FRAMES, sound / ONSET_FRAMES).astype(np.float32)
 
 
 def _limited(samples: Float32) -> Float32:
