@@ -289,7 +289,7 @@ class LiveState:
 
 
 class LiveControl(Protocol):
-    """A live session in the hands of a door: terminal, MIDI, OSC, ZeroMQ. From any thread; no method waits for audio."""
+    """A live session in the hands of a door: terminal, MIDI, OSC, ZeroMQ. Any thread; no method waits for audio."""
 
     def state(self) -> LiveState:
         """How it stands now."""

@@ -35,6 +35,31 @@ import json, sounddevice
 print(json.dumps({"version": sounddevice.get_portaudio_version()[1], "devices": len(sounddevice.query_devices())}))
 """
 
+_JACK = """
+import json, jack
+jack.set_error_function(lambda text: None)
+jack.set_info_function(lambda text: None)
+try:
+    client = jack.Client("revithion-stems-doctor", no_start_server=True)
+except jack.JackOpenError:
+    print(json.dumps({"rate": 0}))
+else:
+    print(json.dumps({"rate": client.samplerate, "block": client.blocksize}))
+    client.close()
+"""
+_MIDI = """
+import json, os, mido
+try:
+    import rtmidi
+    drivers = [rtmidi.get_api_display_name(api) for api in rtmidi.get_compiled_api()]
+except ModuleNotFoundError:
+    if not os.environ.get("MIDO_BACKEND"):
+        raise
+    mido.Backend(os.environ["MIDO_BACKEND"], load=True)
+    drivers = [os.environ["MIDO_BACKEND"]]
+print(json.dumps({"version": str(mido.version_info), "drivers": drivers}))
+"""
+
 
 def run_command(command: Sequence[str]) -> tuple[int, str, str]:
     """Runs a program without a terminal; gives exit status, stdout and stderr.
@@ -102,6 +127,30 @@ def look_at_portaudio() -> Finding:
         status = CheckStatus.MISSING if "PortAudio library not found" in failure.detail else failure.status
         return Finding(detail=failure.detail, status=status, fix=failure.fix)
     return Finding(detail=f"{data['version']}, {data['devices']} devices")
+
+
+def look_at_jack() -> Finding:
+    """JACK, for the live preview: its library, and whether a server runs."""
+    data, failure = _ask_python(
+        _JACK, "Only for live use with JACK: install it (jackd2 on Debian and Ubuntu), or use PipeWire's pw-jack."
+    )
+    if not data:
+        # Likewise: JACK-Client comes with us, and says so of the library.
+        status = CheckStatus.MISSING if "library" in failure.detail.lower() else failure.status
+        return Finding(detail=failure.detail, status=status, fix=failure.fix)
+    if not data["rate"]:
+        return Finding(detail="installed, no server runs", fix="Only for live use with JACK: start a server first.")
+    return Finding(detail=f"a server runs at {data['rate']} Hz, {data['block']} frames a period")
+
+
+def look_at_midi() -> Finding:
+    """A driver for MIDI, for controllers of the live preview and of DAWs."""
+    data, failure = _ask_python(
+        _MIDI, "Only for MIDI controllers: run `python -m pip install 'revithion-stems[midi]'`."
+    )
+    if not data:
+        return failure
+    return Finding(detail=f"mido {data['version']}, drivers: {', '.join(data['drivers']) or 'none'}")
 
 
 def look_at_program(name: str, version_flag: str, fix: str) -> Finding:

@@ -15,6 +15,8 @@ from revithion_stems.config import config_path, load_defaults, model_dir, offlin
 from revithion_stems.diagnosis import CheckStatus, Finding, Probe
 from revithion_stems.probe_programs import (
     look_at_ffmpeg,
+    look_at_jack,
+    look_at_midi,
     look_at_npm,
     look_at_onnxruntime,
     look_at_pip,
@@ -182,5 +184,7 @@ PROBES: tuple[Probe, ...] = (
     Probe(name="pip", look=look_at_pip),
     Probe(name="ffmpeg", look=look_at_ffmpeg),
     Probe(name="portaudio", look=look_at_portaudio),
+    Probe(name="jack", look=look_at_jack),
+    Probe(name="midi", look=look_at_midi),
 )
 """All probes, in the order that they are shown in."""

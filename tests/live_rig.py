@@ -1,4 +1,4 @@
-"""The audio callback and inference in one thread, step by step: what a driver and a scheduler do, but as a test says."""
+"""The audio callback and inference in one thread, step by step: drivers and schedulers, but as a test says."""
 
 from __future__ import annotations
 

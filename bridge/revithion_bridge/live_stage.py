@@ -81,6 +81,8 @@ class LiveStage:
         self._session: LiveControl | None = None
         self._told: LiveSessionChanged | None = None
         self._why = ("", "")  # message and code of what ended the last session by itself
+        # Scenes are in a file, which is no work for the loop; what is moved after a scene still comes after it.
+        self._order = asyncio.Lock()
         self._transition: asyncio.Task[Any] | None = None
         self._watching: asyncio.Task[None] | None = None
         self.answers: Mapping[type[Request], Callable[[Any, Caller], Awaitable[Reply]]] = {
@@ -117,13 +119,14 @@ class LiveStage:
 
     async def _answer_set(self, request: SetLive, _: Caller) -> Reply:
         change = _change(request)
-        if self._session is not None:
-            after = self._session.set_strip(request.stem, change)
-        elif request.stem in self._kept:
-            after = change.apply(self._kept[request.stem])
-        else:
-            raise bridge_error("live.stem", f"there is no stem {request.stem!r}, only {', '.join(self._kept)}")
-        self._keep(request.stem, after)
+        async with self._order:
+            if self._session is not None:
+                after = self._session.set_strip(request.stem, change)
+            elif request.stem in self._kept:
+                after = change.apply(self._kept[request.stem])
+            else:
+                raise bridge_error("live.stem", f"there is no stem {request.stem!r}, only {', '.join(self._kept)}")
+            self._keep(request.stem, after)
         return Live(stems=(_stem(request.stem, after),))
 
     async def _answer_start(self, request: StartLive, _: Caller) -> Reply:
@@ -131,7 +134,7 @@ class LiveStage:
             raise bridge_error("live.running", "the live preview plays, or is just starting or ending")
         if request.source:
             self._jail.check(request.source)
-        if Path(request.model).name != request.model or request.model.endswith(".onnx"):
+        if Path(request.model).name != request.model or request.model.lower().endswith(".onnx"):
             self._jail.check(request.model)
         await self._alone(self._start(LiveOptions(**msgspec.structs.asdict(request))))
         return self._live()
@@ -141,18 +144,19 @@ class LiveStage:
         return self._live()
 
     async def _answer_monitor(self, request: SetLiveMonitor, _: Caller) -> Reply:
-        self._playing().set_monitor_gain(request.gain_db)
-        self._look()
+        async with self._order:
+            self._playing().set_monitor_gain(request.gain_db)
+            self._look()
         return Done()
 
     async def _answer_store(self, request: StoreLiveScene, _: Caller) -> Reply:
-        self._playing().store_scene(request.name)
-        self._look()
+        async with self._order:
+            await asyncio.to_thread(self._playing().store_scene, request.name)
         return self._live()
 
     async def _answer_recall(self, request: RecallLiveScene, _: Caller) -> Reply:
-        self._playing().recall_scene(request.name)
-        self._look()
+        async with self._order:
+            await asyncio.to_thread(self._playing().recall_scene, request.name)
         return self._live()
 
     async def _answer_record(self, request: RecordLive, _: Caller) -> Reply:

@@ -21,7 +21,7 @@ from revithion_bridge.messages import (
     StopLive,
     StoreLiveScene,
 )
-from revithion_stems.errors import LiveError, RevithionError
+from revithion_stems.errors import DaemonError, LiveError, RevithionError
 from revithion_stems.live import (
     LiveControl,
     LiveOptions,
@@ -65,11 +65,17 @@ def open_remote_live(options: LiveOptions) -> LiveControl:
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     if options.source:
         values["source"] = str(Path(options.source).absolute())
-    if options.model.endswith(".onnx"):
+    if options.model.lower().endswith(".onnx"):
         values["model"] = str(Path(options.model).absolute())
     with contextlib.ExitStack() as stack, _live_errors():
         client = stack.enter_context(connect(client=CLIENT, timeout_s=_ANSWER_S))
-        started = client.request(StartLive(**values), timeout_s=_START_S)
+        try:
+            started = client.request(StartLive(**values), timeout_s=_START_S)
+        except (DaemonError, KeyboardInterrupt):
+            # Nobody waits for it any more; without this it would play once it is ready, with nobody to hold it.
+            with contextlib.suppress(RevithionError):
+                client.request(StopLive(), timeout_s=_FIRST_ANSWER_S)
+            raise
         stack.pop_all()
     return RemoteLive(client, started)
 
@@ -136,9 +142,11 @@ class RemoteLive:
             if self._stopped:
                 return
             self._stopped = True
+            ended = self._last.phase is LivePhase.ENDED
             self._last = self._ended(self._last.message, self._last.code)
             with _live_errors(), self._client as client:
-                client.request(StopLive(), timeout_s=_START_S)
+                if not ended:  # what plays by now is somebody else's
+                    client.request(StopLive(), timeout_s=_START_S)
 
     def _ended(self, message: str, code: str) -> LiveState:
         return dataclasses.replace(self._last, phase=LivePhase.ENDED, recording="", message=message, code=code)

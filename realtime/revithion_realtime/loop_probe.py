@@ -19,6 +19,7 @@ _PAUSE_S = 0.25
 class LoopProbe:
     """Plays impulses on all outputs in place of the path's sound, which goes nowhere: else it would go round for ever.
 
+    Only rounds in which the stems were played count: dry sound is late by as much, whatever the model does.
     Rounds are told by the figures ``SENT_FRAME``, ``HEARD_FRAME``, ``PLAYED_FRAME`` and, last, ``ROUNDS``.
 
     Args:
@@ -43,7 +44,7 @@ class LoopProbe:
         outputs.fill(0.0)
         if self._sent and not self._heard:
             self._heard = self._impulse(capture, first)
-        elif self._sent and (left := self._impulse(played, first)):
+        elif self._sent and self._audio[AudioFigure.WET] == 1.0 and (left := self._impulse(played, first)):
             self._audio[AudioFigure.SENT_FRAME] = self._sent
             self._audio[AudioFigure.HEARD_FRAME] = self._heard
             self._audio[AudioFigure.PLAYED_FRAME] = left

@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 
 from revithion_realtime.session import LiveSession
-from revithion_stems.errors import LiveError
-from revithion_stems.live import LatencyBudget, LiveOptions, LiveOutputs
+from revithion_stems.errors import LiveError, error_from_dict
+from revithion_stems.live import LatencyBudget, LiveOptions, LiveOutputs, Tier
 
 ROUNDS = 5
 TIMEOUT_S = 15.0
@@ -45,7 +45,7 @@ def measure(options: LiveOptions) -> Measurement:
     """
     session = LiveSession(dataclasses.replace(options, outputs=LiveOutputs.MIX), measure=True)
     try:
-        rounds = _rounds(session)
+        rounds = _rounds(session, options)
         state = session.state()
     finally:
         session.stop()
@@ -61,11 +61,17 @@ def measure(options: LiveOptions) -> Measurement:
     )
 
 
-def _rounds(session: LiveSession) -> list[tuple[int, int, int]]:
+def _rounds(session: LiveSession, options: LiveOptions) -> list[tuple[int, int, int]]:
     rounds: list[tuple[int, int, int]] = []
     deadline = time.monotonic() + TIMEOUT_S
     while len(rounds) < ROUNDS:
         if time.monotonic() > deadline:
+            if any(strip.tier is Tier.DRY for strip in session.state().strips):
+                raise LiveError(
+                    f"{options.model} is too late: {len(rounds)} of {ROUNDS} impulses were heard through it",
+                    hint="Use a larger --block or --safety, or another --model.",
+                    code="live.loop",
+                )
             raise LiveError(
                 f"{len(rounds)} of {ROUNDS} impulses came back within {TIMEOUT_S:g} s",
                 hint="Connect the first output with the first input by a cable, and turn both levels up.",
@@ -73,7 +79,8 @@ def _rounds(session: LiveSession) -> list[tuple[int, int, int]]:
             )
         state = session.state()
         if state.message:
-            raise LiveError(state.message, hint="See `revithion-stems live --list-devices`.", code="live.device")
+            hint = "Look whether the device is there: `revithion-stems live --list-devices`; then try again."
+            raise error_from_dict({"code": state.code or "live.device", "message": state.message, "hint": hint})
         if (done := session.loop_rounds) is not None and done not in rounds:
             rounds.append(done)
         time.sleep(0.02)

@@ -18,7 +18,9 @@ _END_S = 3.0
 
 
 class ProcessLink:
-    """A process started by ``spawn``, so that nothing of this one is in it. One thread at a time.
+    """A process started by ``spawn``, so that nothing of this one is in it.
+
+    One thread at a time, but any other may :meth:`close` it: who waits for a message then learns that it is gone.
 
     Args:
         target: A function of a module, called with the child's end of the pipe; see :func:`child_process`.
@@ -87,7 +89,7 @@ class ProcessLink:
         return message
 
     def close(self) -> None:
-        """Ends the process: by closing the pipe, then by force. Never raises."""
+        """Ends the process: by closing the pipe, then by force. Never raises; again, it does nothing."""
         with contextlib.suppress(OSError):
             self._pipe.close()
         for end in (lambda: None, self._process.terminate, self._process.kill):
@@ -95,9 +97,6 @@ class ProcessLink:
             self._process.join(_END_S)
             if not self._process.is_alive():
                 break
-        else:
-            return
-        self._process.close()
 
     def _gone(self) -> LiveError:
         self._process.join(_END_S)

@@ -96,6 +96,7 @@ class LiveSession:
         options = self._options
         self._log = state_dir() / "live.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._log.write_bytes(b"")  # what libraries print is of this session alone
         stack.callback(self._free)
         self._inference = ProcessLink(run_inference, "live inference", self._log)
         stack.callback(lambda: self._inference.close())  # the one that there is then

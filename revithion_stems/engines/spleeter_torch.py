@@ -2,7 +2,8 @@
 
 Architecture: Hennequin et al., "Spleeter: a fast and efficient music source separation tool with pre-trained models",
 JOSS 2020; the U-net is that of Jansson et al., ISMIR 2017. Frames of 4096, hop 1024; only the lowest 1024 bins (up to
-11 kHz) are modelled, the content above goes to the stem that takes the residual.
+11 kHz) are modelled, the content above goes to the stem that takes the residual. Offline a segment is 512 columns, as
+in training; the networks halve time six times and so take any multiple of 64: the live preview uses that.
 """
 
 from __future__ import annotations
@@ -26,20 +27,23 @@ from revithion_stems.errors import ModelError
 _N_FFT = 4096
 _HOP = 1024
 _BINS = 1024
-_COLUMNS = 512
 _CHANNELS = (16, 32, 64, 128, 256, 512)
 _EPSILON = 1e-10
 
 
 def load(spec: ModelSpec, paths: Sequence[WeightsPath], options: EngineOptions) -> list[Separator]:
-    """One separator for all U-nets; see :data:`revithion_stems.engines.Factory`."""
+    """One separator for all U-nets; see :data:`revithion_stems.engines.Factory`.
+
+    The segment of ``spec`` has to be a multiple of 64 columns, less one hop.
+    """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    return [SpleeterTorch([_load_unet(spec, path) for _, path in paths], options.device)]
+    networks = [_load_unet(spec, path) for _, path in paths]
+    return [SpleeterTorch(networks, options.device, spec.segment_frames)]
 
 
 class UNet(nn.Module):
-    """Magnitudes ``[batch, 2, 512 columns, 1024 bins]`` → the stem's magnitudes of the same shape."""
+    """Magnitudes ``[batch, 2, columns, 1024 bins]`` → the stem's magnitudes of the same shape."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +78,8 @@ class SpleeterTorch:
     remark: str | None = None
     settled = True
 
-    def __init__(self, networks: list[UNet], device: str) -> None:
+    def __init__(self, networks: list[UNet], device: str, segment_frames: int) -> None:
+        self._segment_frames = segment_frames
         self._networks = [network.eval().to(device) for network in networks]
         self._device = device
         self._window = torch.hann_window(_N_FFT, device=device)
@@ -89,15 +94,15 @@ class SpleeterTorch:
             return self._separate(torch.from_numpy(np.array(mix)).to(self._device), frames).cpu().numpy()
 
     def _separate(self, mix: torch.Tensor, frames: int) -> torch.Tensor:
-        padded = functional.pad(mix, (0, (_COLUMNS - 1) * _HOP - frames))  # gives exactly 512 columns
+        padded = functional.pad(mix, (0, self._segment_frames - frames))  # gives whole columns: t = 512 of 511 hops
         spectrum = torch.stft(
             padded, _N_FFT, _HOP, window=self._window, center=True, pad_mode="constant", return_complex=True
-        )  # [2, 2049, 512]
-        magnitude = spectrum[:, :_BINS].abs().transpose(1, 2)[None]  # [1, 2, 512, 1024]
-        squares = torch.stack([network(magnitude)[0] ** 2 for network in self._networks])  # [stems, 2, 512, 1024]
+        )  # [2, 2049, t]
+        magnitude = spectrum[:, :_BINS].abs().transpose(1, 2)[None]  # [1, 2, t, 1024]
+        squares = torch.stack([network(magnitude)[0] ** 2 for network in self._networks])  # [stems, 2, t, 1024]
         masks = (squares + _EPSILON / len(squares)) / (squares.sum(dim=0) + _EPSILON)
-        masks = functional.pad(masks.transpose(2, 3), (0, 0, 0, _N_FFT // 2 + 1 - _BINS))  # [stems, 2, 2049, 512]
-        stems = (masks * spectrum).flatten(0, 1)  # [stems·2, 2049, 512]
+        masks = functional.pad(masks.transpose(2, 3), (0, 0, 0, _N_FFT // 2 + 1 - _BINS))  # [stems, 2, 2049, t]
+        stems = (masks * spectrum).flatten(0, 1)  # [stems·2, 2049, t]
         audio = torch.istft(stems, _N_FFT, _HOP, window=self._window, center=True, length=padded.shape[1])
         return audio.reshape(len(squares), 2, -1)[..., :frames]
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import inspect
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,23 @@ async def test_scenes_takes_and_the_monitor_are_told(root: Path):
         assert len((await it.ask(RecordLive(on=False))).files) == len(STEMS)
         assert it.told(LiveSessionChanged)[-1].recording is False
         assert await it.refused(RecallLiveScene(name="none")) == "live.scene"
+
+
+@loop_test
+async def test_a_scene_that_takes_long_to_store_holds_up_faders_and_nothing_else():
+    async with on_stage() as it:
+        await it.ask(StartLive())
+        (session,) = it.opener.sessions
+        disk, store = threading.Event(), session.store_scene
+        session.store_scene = lambda name: (disk.wait(10.0), store(name))
+        storing = asyncio.create_task(it.ask(StoreLiveScene(name="break")))
+        moving = asyncio.create_task(it.ask(SetLive(stem="bass", gain_db=-3.0)))
+        async with asyncio.timeout(5.0):
+            assert (await it.ask(GetLive())).session.phase is LivePhase.PLAYING
+        assert not moving.done()
+        disk.set()
+        await asyncio.gather(storing, moving)
+        assert (session.scenes["break"]["bass"].gain_db, session.strips["bass"].gain_db) == (0.0, -3.0)
 
 
 @loop_test

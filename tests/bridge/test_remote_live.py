@@ -116,6 +116,33 @@ def test_others_are_answered_while_a_session_starts(played: Played) -> None:
     assert played.opener.sessions[0].strips["bass"].solo
 
 
+def test_a_start_that_takes_too_long_is_taken_back(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("revithion_bridge.remote_live._START_S", 0.2)
+    played.opener.gate.clear()
+    assert refusal(lambda: open_remote_live(LiveOptions(device="none"))) == "live.failed"
+    played.opener.gate.set()
+    deadline = time.monotonic() + 10.0
+    while not (played.opener.sessions and played.opener.sessions[0].stopped):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_what_has_ended_is_not_ended_again_when_somebody_else_plays(played: Played) -> None:
+    live = open_remote_live(LiveOptions(device="none"))
+    played.opener.sessions[0].end("the file is over")
+    deadline = time.monotonic() + 10.0
+    while live.state().phase is not LivePhase.ENDED:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    with connect(timeout_s=10.0) as client:
+        while client.live_session() is not None:
+            time.sleep(0.02)
+        client.start_live(device="none")
+        live.stop()
+        assert client.live_session() is not None
+        client.stop_live()
+
+
 def test_the_client_has_the_same_in_its_own_words(played: Played, tmp_path: Path) -> None:
     with connect(timeout_s=10.0) as client:
         assert client.start_live(device="none", outputs="stems").phase is LivePhase.PLAYING

@@ -229,7 +229,8 @@ def test_pieces_do_not_matter(moves: list[tuple[int, float, int]], pieces: list[
                         each.render(part)
                 at += part.shape[1]
         outputs.append(samples)
-    assert np.abs(outputs[0] - outputs[1]).max() < 1e-9
+    # −160 dB: other pieces round otherwise, and a filter near its resonance keeps that for a while.
+    assert np.abs(outputs[0] - outputs[1]).max() < 1e-8
 
 
 @settings(max_examples=30)

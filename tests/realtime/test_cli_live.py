@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +92,7 @@ def test_a_signal_ends_it_well(place, number):
         (("song.wav", "--block", "5"), 9, "live.options"),
         (("song.wav", "--rate", "12345"), 9, "live.rate"),
         (("song.wav", "--outputs", "all"), 2, "usage"),
+        (("song.wav", "--look-back", "0"), 9, "live.options"),
         (("--loop",), 2, "usage"),
         (("song.wav", "--record", "song.wav"), 9, "live.recording"),
         (("song.wav", "--midi", "no such port"), 8, None),  # or no driver
@@ -129,6 +133,42 @@ def test_a_setting_stands_in_for_an_option(place):
     done = run(place, "live", "song.wav", REVITHION_CONFIG=str(config))
     assert done.returncode == 0, done.stderr
     assert "on none" in done.stdout
+
+
+def test_weights_that_are_not_here_are_asked_for_before_anything_plays(place):
+    done = run(
+        place,
+        *("live", "song.wav", *QUIET, "-m", "spleeter_2stems", "--json"),
+        REVITHION_MODEL_DIR=str(place / "models"),
+        REVITHION_OFFLINE="1",
+    )
+    (error,) = lines(done.stdout)
+    assert (done.returncode, error["code"]) == (4, "model.offline")
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("live --model ", {"dsp", "spleeter_2stems"}),
+        ("live --device ", {"default", "none"}),
+        ("live --device NO", {"none"}),
+        ("live --midi ", {"virtual"}),
+        ("live --midi-map ", {"generic", "midimix"}),
+    ],
+)
+def test_the_shell_completes_models_devices_and_mappings(place, words, offered):
+    program = shutil.which("revithion-stems", path=Path(sys.executable).parent)  # completion needs its own name
+    assert program is not None
+    asked = {"_REVITHION_STEMS_COMPLETE": "bash_complete", "COMP_WORDS": f"revithion-stems {words}"}
+    done = subprocess.run(
+        [program],
+        env=environment(place, COMP_CWORD=str(len(words.split(" "))), **asked),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert offered <= {line.split(",", 1)[1] for line in done.stdout.splitlines()}
 
 
 @posix_only
@@ -213,8 +253,9 @@ def test_a_midi_controller_learns_a_fader_and_moves_it(place, monkeypatch):
     if rtmidi.API_UNIX_JACK not in rtmidi.get_compiled_api():
         pytest.skip("python-rtmidi was built without JACK")
     monkeypatch.setenv("MIDO_BACKEND", "mido.backends.rtmidi/UNIX_JACK")
-    with JackServer():
-        surface = mido.Backend("mido.backends.rtmidi/UNIX_JACK").open_output("knobs", virtual=True, client_name="desk")
+    backend = mido.Backend("mido.backends.rtmidi/UNIX_JACK")
+    # The port is closed before the server ends, whatever happens: RtMidi crashes if it finds the server gone.
+    with JackServer(), contextlib.closing(backend.open_output("knobs", virtual=True, client_name="desk")) as surface:
         options = ("--loop", "--midi", "desk", "--midi-map", "generic", "--midi-learn", "bass.gain", "--json")
         with start(place, "live", "song.wav", *QUIET, *options) as process:
             assert process.stdout is not None
@@ -232,6 +273,5 @@ def test_a_midi_controller_learns_a_fader_and_moves_it(place, monkeypatch):
             finally:
                 process.send_signal(signal.SIGTERM)
                 process.communicate(timeout=LONG_S)
-        surface.close()
     assert process.returncode == 0
     assert "cc = 77" in (place.parent / "home" / "midi.toml").read_text(encoding="utf-8")

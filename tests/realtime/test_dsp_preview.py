@@ -9,7 +9,14 @@ import pytest
 
 from processor_laws import assert_close, check_laws, check_offline, prepared, stream
 from revithion_realtime.block_processor import run_offline
-from revithion_realtime.models.dsp_preview import STEMS, DspPreview
+from revithion_realtime.models.dsp_preview import (
+    STEMS,
+    DspPreview,
+    LastingPower,
+    broad_power,
+    median_of_nine,
+    sort_three,
+)
 from revithion_stems.audio import Float32
 from revithion_stems.errors import LiveError
 from revithion_stems.live import LIVE_RATES
@@ -110,6 +117,32 @@ def test_the_level_of_the_mix_does_not_matter() -> None:
 def test_the_loudest_samples_that_may_come_do_no_harm() -> None:
     noise = np.random.default_rng(1).standard_normal((2, 6_000)).astype(np.float32)
     stream(prepared(DspPreview, 44_100), noise * np.float32(1e12))  # looks for NaN
+
+
+def test_the_median_of_nine_is_right_for_any_order() -> None:
+    # What only takes minima and maxima is right for all numbers if it is for zeros and ones (Knuth: TAOCP 3, 5.3.4).
+    nine = [(np.arange(512) >> bit & 1).astype(np.float32) for bit in range(9)]
+    found = median_of_nine(sort_three(*nine[:3]), sort_three(*nine[3:6]), sort_three(*nine[6:]))
+    assert np.array_equal(found, np.median(nine, axis=0))
+
+
+@pytest.mark.parametrize("stride", [1, 4, 5])
+def test_what_lasts_is_the_median_of_nine_hops_apart(stride: int) -> None:
+    hops = np.random.default_rng(2).random((12 * stride, 2, 7), np.float32)
+    lasting = LastingPower(stride, 7)
+    silence = np.zeros((8 * stride, 2, 7), np.float32)
+    padded = np.concatenate([silence, hops])
+    for _ in range(2):  # again after a reset
+        for hop, power in enumerate(hops):
+            assert_close(lasting.next(power), np.median(padded[hop : hop + 8 * stride + 1 : stride], axis=0), 1e-12)
+        lasting.reset()
+
+
+@pytest.mark.parametrize("bins", [1, 4, 9, 100])
+def test_what_is_broad_is_the_median_of_the_nine_bins_around(bins: int) -> None:
+    power = np.random.default_rng(bins).random((2, bins), np.float32)
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(power, ((0, 0), (4, 4)), mode="edge"), 9, axis=1)
+    assert np.array_equal(broad_power(power), np.median(around, axis=2))
 
 
 def test_a_rate_that_no_device_has_is_refused() -> None:

@@ -77,7 +77,6 @@ def test_a_file_comes_bit_for_bit_and_then_silence(tmp_path):
     ring = make_ring()
     player = Player(ring)
     source = open_source(write(tmp_path / "song.wav", song), ring, player)
-    assert source.frames_total == 150_001
     source.start()
     played = player.take_all(160_000)
     source.close()
@@ -220,4 +219,19 @@ def test_closing_twice_and_without_a_start(tmp_path):
     ring = make_ring()
     source = open_source(write(tmp_path / "song.wav", noise(100)), ring, Player(ring))
     source.close()
+    source.close()
+
+
+def test_a_bug_in_its_thread_is_told_and_not_just_silence(tmp_path):
+    def position() -> int:
+        return 1 // (0 if source_runs else 1)
+
+    source_runs = False
+    source = FileSource(
+        write(tmp_path / "song.wav", noise(1_000)), sample_rate=RATE, ring=make_ring(), position=position
+    )
+    source_runs = True
+    source.start()
+    wait_for(lambda: source.error is not None)
+    assert "ZeroDivisionError" in str(source.error)
     source.close()

@@ -9,7 +9,7 @@ import pytest
 
 from processor_laws import check_laws, check_offline, music_like
 from revithion_realtime.block_processor import run_offline
-from revithion_realtime.models.look_back import LookBack
+from revithion_realtime.models.look_back import LookBack, with_live_segment
 from revithion_stems.audio import Float32
 from revithion_stems.catalog import ModelSpec, load_catalog
 from revithion_stems.engines import EngineOptions, Separator
@@ -191,8 +191,25 @@ def test_each_reset_begins_the_model_anew_and_it_is_loaded_once() -> None:
     assert [model.begun for model in models] == [3]
 
 
-def test_a_model_without_a_fixed_segment_hears_twelve_seconds_at_most() -> None:
-    spec = load_catalog()["hdemucs_mmi"]
+@pytest.mark.parametrize(
+    ("hop_s", "columns"),
+    [(0.25, 192), (1.0, 192), (2.0, 256), (10.0, 512)],  # 3 s before a hop and 0.3 s; never more than offline
+)
+def test_spleeter_hears_a_few_seconds_in_whole_steps_of_its_networks(hop_s: float, columns: int) -> None:
+    spec = load_catalog()["spleeter_2stems"]
+    live = with_live_segment(spec, hop_s)
+    assert live.segment_frames == (columns - 1) * 1_024
+    assert dataclasses.replace(live, segment=spec.segment) == spec
+    assert LookBack(live, lambda: loaded(Smoother()), hop_s=hop_s).hop_frames == hop_s * 44_100
+
+
+def test_a_model_whose_segment_is_fixed_keeps_it() -> None:
+    spec = load_catalog()["htdemucs"]
+    assert with_live_segment(spec, 1.0) == spec
+
+
+def test_a_model_that_takes_any_length_hears_twelve_seconds_at_most() -> None:
+    spec = with_live_segment(load_catalog()["hdemucs_mmi"], 1.0)
     separator = Smoother()
     processor = LookBack(spec, lambda: loaded(separator, spec=spec), hop_s=1.0)
     processor.prepare(44_100)

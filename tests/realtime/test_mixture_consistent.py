@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from processor_laws import BLOCK_LISTS, assert_close, check_laws, music_like, prepared, stream
 from revithion_realtime.models.dsp_preview import DspPreview
-from revithion_realtime.models.mixture_consistent import SILENCE_FRAMES, MixtureConsistent
+from revithion_realtime.models.mixture_consistent import ONSET_FRAMES, SILENCE_FRAMES, MixtureConsistent
 from revithion_realtime.models.rate_conversion import Resampled
 from revithion_stems.audio import Float32
 
@@ -22,11 +22,13 @@ class Model:
 
     name = "model"
     stems = STEMS
-    hop_frames = 1
 
-    def __init__(self, latency_frames: int = 100, spoilt: float | None = None) -> None:
+    def __init__(self, latency_frames: int = 100, spoilt: float | None = None, of_input: float = 0.1) -> None:
+        self.hop_frames = 1
         self.latency_frames = latency_frames
         self.spoilt = spoilt
+        self.of_input = of_input
+        self.resets = 0
         self.heard: list[Float32] = []
 
     def prepare(self, sample_rate: int) -> None:
@@ -37,11 +39,15 @@ class Model:
         level = np.maximum.accumulate(np.abs(np.concatenate([self._level, block], axis=1)), axis=1)
         self._level = level[:, -1:]
         for stem in range(len(STEMS)):
-            out[stem] = level[:, 1:] * (0.3 - 0.2 * stem) + 0.1 * block
+            out[stem] = level[:, 1:] * (0.3 - 0.2 * stem) + self.of_input * block
         if self.spoilt is not None:
             out[1, :, ::3] = self.spoilt
 
+    def spoil_memory(self) -> None:
+        self._level[...] = np.nan
+
     def reset(self) -> None:
+        self.resets += 1
         self._level = np.zeros((2, 1), np.float32)
 
 
@@ -94,13 +100,41 @@ def test_only_the_folded_stem_is_changed_beyond_the_grid() -> None:
     assert np.abs(closed[OTHER] - plain[OTHER])[:, settled].max() > 0.01
 
 
-def test_after_a_few_zeros_the_stems_are_silent_and_sound_ends_that_at_once() -> None:
+def test_after_a_few_zeros_the_stems_are_silent_until_sound_comes() -> None:
     sound = 0.1 + np.abs(music_like(500, 44_100))
     gap = 600
     samples = np.concatenate([sound, np.zeros((2, gap), np.float32), sound], axis=1)
     out = stream(prepared(lambda: around(Model(0)), 44_100), samples)
-    assert not out[:, :, 500 + SILENCE_FRAMES - 1 : 500 + gap].any()
-    assert np.abs(out[0, :, 500 + gap]).min() > 0.01
+    onset = 500 + gap
+    assert not out[:, :, 500 + SILENCE_FRAMES - 1 : onset].any()
+    assert_close(out[OTHER, :, onset], sound[:, 0], 0.1 / ONSET_FRAMES)
+    assert np.abs(out[0, :, onset + ONSET_FRAMES]).min() > 0.05
+
+
+def test_estimates_come_back_slowly_after_silence_and_not_after_a_short_gap() -> None:
+    half = np.full((2, 400), 0.5, np.float32)
+    for gap, first_step in ((SILENCE_FRAMES, 0.15 / ONSET_FRAMES), (SILENCE_FRAMES - 2, 0.15)):
+        samples = np.concatenate([half, np.zeros((2, gap), np.float32), half], axis=1)
+        drums = stream(prepared(lambda: around(Model(0, of_input=0.0)), 44_100), samples)[0, 0]
+        steps = np.abs(np.diff(drums[400 + gap - 1 :]))
+        assert steps.max() == pytest.approx(first_step, rel=0.05)
+        assert drums[-1] == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.5 * np.pi], ids=["from zero", "from its peak"])
+@pytest.mark.parametrize("hz", [60.0, 440.0, 3_000.0])
+@given(onset=st.integers(300, 1_200))
+@settings(max_examples=3, deadline=None)
+def test_a_tone_out_of_digital_silence_makes_no_step_in_a_stem(hz: float, phase: float, onset: int) -> None:
+    samples = np.zeros((2, 4_000), np.float32)
+    samples[:] = 0.5 * np.sin(2 * np.pi * hz / 44_100 * np.arange(4_000) + phase)
+    samples[:, :onset] = 0.0
+    out = stream(prepared(lambda: MixtureConsistent(DspPreview(), OTHER), 44_100), samples)
+    steps = np.abs(np.diff(out, axis=2)).max(axis=(1, 2))
+    of_the_tone = 0.5 * 2 * np.pi * hz / 44_100
+    bounds = np.full(len(STEMS), of_the_tone + 0.5 / ONSET_FRAMES)
+    bounds[OTHER] += 0.5 * np.sin(phase)  # the step of the mix itself
+    assert (steps <= bounds).all()
 
 
 def test_a_model_that_rings_is_faded_and_not_cut() -> None:
@@ -127,6 +161,30 @@ def test_a_model_gone_mad_leaves_a_finite_sum(spoilt: float, blocks: list[int]) 
     out = stream(prepared(lambda: around(Model(spoilt=spoilt)), 44_100), samples, blocks)  # stream looks for NaN
     if not np.isfinite(spoilt):
         assert_close(out.sum(axis=0, dtype=np.float64), late(samples, 100), 1e-6)
+
+
+@pytest.mark.parametrize("latency", [0, 100])
+@pytest.mark.parametrize("block", [32, 128, 700])
+def test_a_model_whose_memory_is_spoilt_is_reset(latency: int, block: int) -> None:
+    model = Model(latency)
+    model.hop_frames = 256
+    processor = prepared(lambda: around(model), 44_100)
+    samples = np.full((2, 2_800), 0.5, np.float32)
+    stream(processor, samples, then=block)
+    model.spoil_memory()
+    drums = stream(processor, samples, then=block)[0, 0]
+    # One hop, in whole blocks, and what the model needs to have heard.
+    recovered = -(-model.hop_frames // block) * block + latency
+    assert not drums[:recovered].any()
+    assert np.abs(np.diff(drums)).max() < 0.01
+    assert drums[recovered + ONSET_FRAMES - 1] == pytest.approx(0.2)
+
+
+def test_a_model_that_spoils_a_few_frames_keeps_its_memory() -> None:
+    model = Model(0, spoilt=np.nan)
+    model.hop_frames = 256
+    stream(prepared(lambda: around(model), 44_100), np.full((2, 2_000), 0.5, np.float32))
+    assert model.resets == 1  # by prepare
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -143,6 +143,21 @@ def test_the_hop_is_counted_in_device_frames() -> None:
     assert processor.hop_frames == 558  # 557.3
 
 
+@pytest.mark.parametrize("model_rate", [8_000, 32_000, 40_000, 44_099])
+def test_a_model_of_a_low_rate_is_refused_before_it_is_loaded(model_rate: int) -> None:
+    inner = Delay()
+    with pytest.raises(LiveError, match=f"48000 to {model_rate} Hz .* 44100 Hz or more") as caught:
+        Resampled(inner, model_rate).prepare(48_000)
+    assert caught.value.code == "live.rate"
+    assert inner.sample_rate == 0
+
+
+@pytest.mark.parametrize(("from_rate", "to_rate"), [(48_000, 32_000), (32_000, 48_000)])
+def test_a_low_rate_is_refused_on_either_side(from_rate: int, to_rate: int) -> None:
+    with pytest.raises(LiveError, match="44100 Hz or more"):
+        Resampler(from_rate, to_rate, channels=2)
+
+
 def test_a_rate_that_no_device_has_is_refused() -> None:
     with pytest.raises(LiveError, match="22050 Hz; 44100, 48000") as caught:
         Resampled(Delay(), 44_100).prepare(22_050)

@@ -265,6 +265,26 @@ def test_a_file_where_the_folder_should_be(tmp_path):
     assert caught.value.code == "live.recording"
 
 
+def test_a_bug_in_its_thread_ends_the_take_and_leaves_what_there_is(tmp_path):
+    class Breaking(FrameRing):
+        def read(self, start, out):
+            if start >= 8_192:
+                raise ZeroDivisionError
+            return super().read(start, out)
+
+    ring = Breaking(np.zeros((8, 1 << 15), np.float32), np.zeros(2, np.int64))
+    recorder = Recorder(ring, STEMS, sample_rate=RATE)
+    recorder.start(tmp_path)
+    ring.write(noise(4_096))
+    ring.write(noise(4_096))
+    ring.write(noise(4_096))
+    wait_for(lambda: recorder.error is not None)
+    assert recorder.error is not None
+    assert recorder.error.code == "live.recording"
+    assert "ZeroDivisionError" in recorder.error.message
+    assert [len(read_all((file,))[0]) for file in recorder.stop()] == [8_192] * 4
+
+
 # --- the files --------------------------------------------------------------------------------------------------------
 
 

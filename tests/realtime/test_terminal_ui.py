@@ -12,7 +12,7 @@ from textual.widgets import Static
 
 from live_desk import STEMS, LiveDesk
 from revithion_realtime.control.strip_column import METER_ROWS, filter_text, meter_rows, nudged_db, pan_text
-from revithion_realtime.control.terminal_panels import title_line
+from revithion_realtime.control.terminal_panels import advice, title_line
 from revithion_realtime.control.terminal_ui import LiveTerminal
 from revithion_stems.errors import DaemonError
 from revithion_stems.live import LatencyBudget, LiveCounters, LivePhase, LiveState, StripChange, StripSettings, Tier
@@ -368,3 +368,21 @@ def test_a_session_that_does_not_answer_is_told_and_asked_again():
         assert "keys" in str(app.query_one("#keys", Static).content)
 
     in_terminal(desk, lose)
+
+
+@pytest.mark.parametrize(
+    ("late_blocks", "blocks", "algorithm_frames", "expected"),
+    [
+        (20, 2_000, 512, ""),  # now and then
+        (90, 100, 512, ""),  # the first moments
+        (600, 2_000, 512, "30% dry: too slow for this machine; a larger --safety or a simpler --model"),
+        (600, 2_000, 57_000, "30% dry: too slow for this machine; a larger --look-back or a simpler --model"),
+    ],
+)
+def test_a_model_that_does_not_keep_up_is_told_with_what_to_do(late_blocks, blocks, algorithm_frames, expected):
+    desk = LiveDesk()
+    counters = LiveCounters(frames=256 * blocks, blocks=blocks, late_blocks=late_blocks)
+    budget = LatencyBudget(sample_rate=48_000, device_frames=0, algorithm_frames=algorithm_frames, queue_frames=832)
+    desk.change(counters=counters, budget=budget)
+    assert advice(desk.state()) == expected
+    assert screen(desk)[-1].strip().startswith(expected or "←→ strip")

@@ -239,6 +239,49 @@ def test_portaudio_there_and_not(machine):
     assert probe_programs.look_at_portaudio().status is CheckStatus.BROKEN
 
 
+FAKE_JACK = """
+class JackOpenError(Exception): pass
+def set_error_function(function): pass
+set_info_function = set_error_function
+class Client:
+    samplerate, blocksize = 48_000, 256
+    def __init__(self, name, no_start_server):
+        assert no_start_server, "the diagnosis starts nothing"
+        if not {running}: raise JackOpenError(name)
+    def close(self): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "detail"),
+    [
+        (FAKE_JACK.format(running=True), CheckStatus.OK, "a server runs at 48000 Hz, 256 frames a period"),
+        (FAKE_JACK.format(running=False), CheckStatus.OK, "installed, no server runs"),
+        ("raise OSError('JACK library not found')", CheckStatus.MISSING, "JACK library not found"),
+        ("raise RuntimeError('protocol error')", CheckStatus.BROKEN, "protocol error"),
+    ],
+)
+def test_jack_there_stopped_gone_and_broken(machine, source, status, detail):
+    fake_module(machine, "jack", source)
+    finding = probe_programs.look_at_jack()
+    assert finding.status is status
+    assert detail in finding.detail
+    assert bool(finding.fix) is ("a server runs" not in detail)
+
+
+def test_a_driver_for_midi_there_chosen_and_gone(machine, monkeypatch):
+    monkeypatch.delenv("MIDO_BACKEND", raising=False)
+    fake_module(machine, "rtmidi", "def get_compiled_api(): return [1]\ndef get_api_display_name(api): return 'Waves'")
+    assert probe_programs.look_at_midi().detail.endswith("drivers: Waves")
+    fake_module(machine, "rtmidi", "raise ModuleNotFoundError('No module named rtmidi')")
+    finding = probe_programs.look_at_midi()
+    assert finding.status is CheckStatus.MISSING
+    assert "revithion-stems[midi]" in finding.fix
+    monkeypatch.setenv("MIDO_BACKEND", "tape")
+    fake_module(machine, "tape", "def get_devices(): return []")
+    assert probe_programs.look_at_midi().detail.endswith("drivers: tape")
+
+
 def test_a_module_in_the_current_folder_is_not_asked(machine, monkeypatch):
     (machine / "sounddevice.py").write_text("raise SystemExit('trap')")
     monkeypatch.chdir(machine)

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from revithion_stems.cli.console import json_option, print_json, printable, report_error
+from revithion_stems.errors import RevithionError
 from revithion_stems.live import LiveControl, LiveOptions, LiveOutputs, LivePhase
 
 if TYPE_CHECKING:
@@ -46,7 +47,32 @@ _POLL_S = 0.1
 def _complete_models(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from revithion_realtime.models.model_choice import live_models
 
-    return [CompletionItem(m.name, help=m.title) for m in live_models() if m.name.startswith(incomplete)]
+    models = [CompletionItem(m.name, help=m.title) for m in live_models() if m.name.startswith(incomplete)]
+    return models or [CompletionItem(incomplete, type="file")]
+
+
+def _complete_devices(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from revithion_realtime.devices.device_choice import list_devices
+
+    names = {"default": "the system's", **{device.name: device.driver for device in list_devices()}}
+    wanted = incomplete.casefold()
+    return [CompletionItem(name, help=driver) for name, driver in names.items() if name.casefold().startswith(wanted)]
+
+
+def _complete_midi_ports(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from revithion_realtime.control.midi_ports import VIRTUAL, port_names
+
+    inputs: tuple[str, ...] = ()
+    with contextlib.suppress(RevithionError):
+        inputs, _ = port_names()
+    return [name for name in (*inputs, VIRTUAL) if name.casefold().startswith(incomplete.casefold())]
+
+
+def _complete_midi_maps(_context: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from revithion_realtime.control.midi_map_file import midi_presets
+
+    presets = [CompletionItem(name) for name in midi_presets() if name.startswith(incomplete)]
+    return presets or [CompletionItem(incomplete, type="file")]
 
 
 @click.command(epilog=_EXAMPLES)
@@ -59,8 +85,29 @@ def _complete_models(_context: click.Context, _param: click.Parameter, incomplet
     shell_complete=_complete_models,
     help="dsp, a causal network (a path ending in .onnx), or an offline model, which looks back and is late.",
 )
-@click.option("--device", metavar="NAME", default="default", show_default=True, help="Where it plays.")
-@click.option("--input", metavar="NAME", default="", help="Where it listens, if that is another device.")
+@click.option(
+    "--look-back",
+    type=float,
+    metavar="SECONDS",
+    default=1.0,
+    show_default=True,
+    help="How often an offline model runs: later, and less work, the larger.",
+)
+@click.option(
+    "--device",
+    metavar="NAME",
+    default="default",
+    show_default=True,
+    shell_complete=_complete_devices,
+    help="Where it plays.",
+)
+@click.option(
+    "--input",
+    metavar="NAME",
+    default="",
+    shell_complete=_complete_devices,
+    help="Where it listens, if that is another device.",
+)
 @click.option("--list-devices", is_flag=True, help="Show the devices and end.")
 @click.option("--block", type=int, metavar="FRAMES", default=256, show_default=True, help="Frames of a callback.")
 @click.option("--rate", type=int, metavar="HZ", default=0, help="Sample rate; the device's own if left out.")
@@ -78,8 +125,19 @@ def _complete_models(_context: click.Context, _param: click.Parameter, incomplet
 @click.option("--connect-from", metavar="PORT", multiple=True, help="JACK port for the next input; may be repeated.")
 @click.option("--connect-to", metavar="PORT", multiple=True, help="JACK port for the next output; may be repeated.")
 @click.option("--record", metavar="FOLDER", type=click.Path(path_type=Path), help="Record the stems into a take there.")
-@click.option("--midi", metavar="PORT", help="A MIDI controller: its name, the beginning of it, or virtual.")
-@click.option("--midi-map", metavar="NAME|FILE", default="", help="What its controls move: a preset or a file.")
+@click.option(
+    "--midi",
+    metavar="PORT",
+    shell_complete=_complete_midi_ports,
+    help="A MIDI controller: its name, the beginning of it, or virtual.",
+)
+@click.option(
+    "--midi-map",
+    metavar="NAME|FILE",
+    default="",
+    shell_complete=_complete_midi_maps,
+    help="What its controls move: a preset or a file.",
+)
 @click.option(
     "--midi-learn", metavar="TARGET", help="Give TARGET, such as vocals.gain, to the next control that moves."
 )
@@ -113,7 +171,9 @@ def live_command(file: Path | None, json_mode: bool, **given: Any) -> int:
         safety_frames=given["safety"],
         connect_from=given["connect_from"],
         connect_to=given["connect_to"],
+        look_back_hop_s=given["look_back"],
     )
+    _pull_weights(options.model, json_mode=json_mode)
     if given["measure"]:
         from revithion_realtime.cli.live_texts import print_measurement
         from revithion_realtime.measure import measure
@@ -122,6 +182,30 @@ def live_command(file: Path | None, json_mode: bool, **given: Any) -> int:
         return 0
     _play(options, given, json_mode=json_mode)
     return 0
+
+
+def _pull_weights(model: str, *, json_mode: bool) -> None:
+    """Gets the weights of an offline model, if they are not here: before anything plays, with progress, and Ctrl-C.
+
+    Raises:
+        RevithionError: They can't be had, or it was cancelled.
+    """
+    from revithion_realtime.models.model_choice import pull_weights, weights_are_here
+
+    if weights_are_here(model):
+        return
+    from revithion_stems.cli.interrupts import run_cancellable
+    from revithion_stems.cli.pull_progress import pull_reporter
+    from revithion_stems.events import CancelToken, EventStream
+
+    cancel = CancelToken()
+    with pull_reporter(json_mode=json_mode) as callback:
+        events = EventStream(f"pull-{model}", callback)
+        run_cancellable(
+            lambda: pull_weights(model, events=events, cancel=cancel),
+            cancel,
+            on_interrupt=lambda: events.notice("model.cancelling", "cancelling the download"),
+        )
 
 
 def _play(options: LiveOptions, given: dict[str, Any], *, json_mode: bool) -> None:

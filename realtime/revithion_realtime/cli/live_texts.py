@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from revithion_realtime.control.terminal_panels import advice
 from revithion_stems.cli.console import print_json, printable
 from revithion_stems.live import LiveState, Tier
 
@@ -70,6 +71,6 @@ def status_line(state: LiveState) -> str:
         facts.append("recording")
     if counters.recorder_lost_frames:
         facts.append(f"lost in recording {counters.recorder_lost_frames} frames")
-    if state.message:
-        facts.append(state.message)
+    if message := state.message or advice(state):
+        facts.append(message)
     return " · ".join(facts)

@@ -12,7 +12,7 @@ import soxr
 from revithion_realtime.memory.frame_ring import FrameRing
 from revithion_stems.audio import Float32
 from revithion_stems.audio_files import AudioReader
-from revithion_stems.errors import LiveError, RevithionError
+from revithion_stems.errors import LiveError, RevithionError, unexpected_error
 
 AHEAD_S = 2.0
 """So far ahead of what is played the ring is filled, if it is large enough."""
@@ -35,9 +35,6 @@ class FileSource:
         position: How many frames of the ring the audio process has consumed.
         loop: Whether the file begins again at its end, for ever.
 
-    Attributes:
-        frames_total: Length at the device's rate, of one pass, as the file's header says it; about right.
-
     Raises:
         InputError: The file can't be read.
         LiveError: ``live.source``: it can't be converted to that rate.
@@ -56,8 +53,6 @@ class FileSource:
         self._thread = threading.Thread(target=self._run, name="file source", daemon=True)
         self._reader = AudioReader(path)
         try:
-            info = self._reader.info
-            self.frames_total: int = round(info.frames * sample_rate / info.sample_rate)
             self._blocks = self._decode(sample_rate, loop=loop)
             self._fill()
             if self._error is not None:
@@ -73,7 +68,7 @@ class FileSource:
 
     @property
     def error(self) -> RevithionError | None:
-        """Why the file ended early, if it did: it is damaged further on, or was taken away."""
+        """Why the file ended early, if it did: it is damaged further on, was taken away, or a bug was met."""
         return self._error
 
     def start(self) -> None:
@@ -88,8 +83,11 @@ class FileSource:
         self._reader.close()
 
     def _run(self) -> None:
-        while not self._stop.wait(_POLL_S):
-            self._fill()
+        try:
+            while not self._stop.wait(_POLL_S):
+                self._fill()
+        except Exception as exc:  # noqa: BLE001 - a thread that ends unseen is a song that just falls silent
+            self._error = unexpected_error(exc)
 
     def _fill(self) -> None:
         """Writes until the ring is far enough ahead."""

@@ -16,7 +16,7 @@ from revithion_realtime.control.midi_map import MidiAddress, MidiControl, MidiMa
 from revithion_realtime.control.midi_map_file import append_control, load_midi_map, user_map_path
 from revithion_realtime.control.midi_ports import open_midi_ports, port_error
 from revithion_realtime.control.midi_target import MidiTarget, find_target, move_target, switch_target
-from revithion_stems.errors import LiveError, RevithionError
+from revithion_stems.errors import LiveError, RevithionError, unexpected_error
 from revithion_stems.live import LiveControl, LiveState
 
 _PUMP_S = 0.005
@@ -168,8 +168,8 @@ class MidiDesk:
         while not self._ended.wait(_PUMP_S):
             try:
                 self.pump()
-            except RevithionError as exc:
-                self._tell(exc)
+            except Exception as exc:  # noqa: BLE001 - drivers have no common error, and a thread must not end unseen
+                self._tell(exc if isinstance(exc, RevithionError) else unexpected_error(exc))
                 return
 
     def _handle(self, message: mido.Message) -> None:

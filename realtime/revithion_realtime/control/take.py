@@ -14,7 +14,7 @@ import numpy as np
 from revithion_realtime.control.take_file import TakeFile
 from revithion_realtime.memory.frame_ring import FrameRing
 from revithion_stems.audio import Float32
-from revithion_stems.errors import LiveError
+from revithion_stems.errors import LiveError, unexpected_error
 from revithion_stems.paths import safe_component
 
 _BLOCK_FRAMES = 8_192
@@ -108,6 +108,9 @@ class Take:
                 self._follow()
         except LiveError as exc:
             self.error = exc
+        except Exception as exc:  # noqa: BLE001 - else the take would end unseen, and its files stay hidden
+            bug = unexpected_error(exc)
+            self.error = recording_error(f"the take in {self.folder} ended: {bug.message}", hint=bug.hint)
         try:
             with _recording_errors(self.folder):
                 if self._frames:

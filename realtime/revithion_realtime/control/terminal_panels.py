@@ -12,6 +12,9 @@ SCENES = 9
 """Scenes that have a key."""
 
 _BUSY = 0.8
+_OFTEN_LATE = 0.1
+_JUDGED_AFTER_S = 5.0  # of play: a start is bumpy on any machine
+_LOOKS_BACK_S = 0.3  # no causal model needs so long
 _PHASES = {
     LivePhase.STARTING: "bold yellow",
     LivePhase.PLAYING: "bold green",
@@ -28,6 +31,20 @@ def title_line(state: LiveState) -> Text:
     if state.recording:
         line.append("  ● REC ", "bold red").append(state.recording)
     return line
+
+
+def advice(state: LiveState) -> str:
+    """What to do where the model does not keep up with this machine; empty where it does.
+
+    Told by late blocks since the beginning and not by the load of inference, which is high now and then in good health.
+    """
+    counters = state.counters
+    share = counters.late_blocks / max(1, counters.blocks)
+    if share < _OFTEN_LATE or counters.frames < _JUDGED_AFTER_S * state.budget.sample_rate:
+        return ""
+    looks_back = state.budget.algorithm_frames > _LOOKS_BACK_S * state.budget.sample_rate
+    option = "--look-back" if looks_back else "--safety"
+    return f"{share:.0%} dry: too slow for this machine; a larger {option} or a simpler --model"
 
 
 def budget_table(budget: LatencyBudget, block_frames: int) -> Table:

@@ -15,7 +15,14 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from revithion_realtime.control.strip_column import StripColumn, nudged_db, toggle
-from revithion_realtime.control.terminal_panels import SCENES, budget_table, counter_table, scene_line, title_line
+from revithion_realtime.control.terminal_panels import (
+    SCENES,
+    advice,
+    budget_table,
+    counter_table,
+    scene_line,
+    title_line,
+)
 from revithion_stems.errors import RevithionError
 from revithion_stems.live import LiveControl, LivePhase, StripChange, StripSettings, StripState
 
@@ -189,8 +196,10 @@ class LiveTerminal(App[None]):
         """Begins a take, or ends it."""
         if not self._state.recording:
             self._try(lambda: self._control.start_recording(self._record_to))
-        elif self._try(self._control.stop_recording):
-            self.notify("The take has ended.")
+            return
+        folder = self._state.recording
+        if self._try(self._control.stop_recording):
+            self.notify(f"The take is in {folder}", markup=False)
 
     def action_show_keys(self) -> None:
         """Shows what the keys do."""
@@ -235,7 +244,7 @@ class LiveTerminal(App[None]):
         self._budget.update(budget_table(state.budget, state.block_frames))
         self._counters.update(counter_table(state))
         self._scenes.update(scene_line(state))
-        message = self._trouble or state.message
+        message = self._trouble or state.message or advice(state)
         self._keys.update(Text(message, "bold red") if message else Text(_KEYS, "dim"))
 
 

@@ -82,7 +82,7 @@ class AudioDevice(Protocol):
         """Connects its first outputs to its inputs, where software can do that (JACK); else a cable must.
 
         Raises:
-            LiveError: ``live.loop``: this device's outputs can only be connected by hand.
+            LiveError: ``live.loop``: it has no inputs; ``live.jack``.
         """
         ...
 

@@ -84,7 +84,7 @@ def check_rate(device: str, asked: int, own: int) -> int:
         rates = ", ".join(map(str, LIVE_RATES))
         raise LiveError(
             f"sample_rate: {device} runs at {own} Hz; the preview plays at {rates}",
-            hint=f"Set the device to one of these, or try --sample-rate {LIVE_RATES[1]}.",
+            hint=f"Set the device to one of these, or try --rate {LIVE_RATES[1]}.",
             code="live.rate",
         )
     return asked or own
@@ -94,7 +94,7 @@ def wrong_rate(device: str, asked: int, own: int) -> LiveError:
     """A device does not run at a rate; ``own`` is its own."""
     return LiveError(
         f"sample_rate: {device} does not run at {asked} Hz; its own rate is {own} Hz",
-        hint="Leave --sample-rate out for the device's own, or set the device or its server to that rate.",
+        hint="Leave --rate out for the device's own, or set the device or its server to that rate.",
         code="live.rate",
     )
 

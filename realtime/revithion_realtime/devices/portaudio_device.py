@@ -154,16 +154,7 @@ class PortAudioDevice:
             raise self._failed("does not start", exc) from exc
 
     def loop_back(self) -> None:
-        """Is not possible: a cable has to do it.
-
-        Raises:
-            LiveError: ``live.loop``.
-        """
-        raise LiveError(
-            f"the outputs of {self.name} can't be connected to its inputs by software",
-            hint="Connect its first two outputs to its first two inputs by cable, or use --device jack.",
-            code="live.loop",
-        )
+        """Nothing: a cable has to do it, and whether there is one is heard."""
 
     def close(self) -> None:
         """Stops and frees it; a lost one that does not close is left behind, and PortAudio with it."""

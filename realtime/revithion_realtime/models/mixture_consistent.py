@@ -12,7 +12,7 @@ SILENCE_FRAMES = 256
 """After so many frames of zeros in the delayed input its stems are zeros as well."""
 
 ONSET_FRAMES = 64
-"""And so slowly the estimates come back with the sound: a model's window hears the onset before it is there."""
+"""So many frames of sound after silence bring the estimates back: a model's window spreads an onset to before it."""
 
 
 class MixtureConsistent:
@@ -22,9 +22,11 @@ class MixtureConsistent:
       is the delayed input: exactly where that lies on this grid (16 and 24-bit audio does), else within 2^-25.
     - Where the delayed input is silent, the stems are: a model that still rings (its stems then cancel out) is faded
       out over the first :data:`SILENCE_FRAMES` zeros of both channels. To cut at the first zero would click, since
-      music crosses zero; so it is faded in again over :data:`ONSET_FRAMES`.
+      music crosses zero. When sound comes again the folded stem has it at once, and gives the other stems theirs over
+      :data:`ONSET_FRAMES`, since by then a model may be in the middle of what it made of the onset.
     - Only finite samples enter the model and leave: what is NaN or infinite counts as zero, and what is beyond ±1e12
-      is limited.
+      is limited. A model whose every frame of a hop is spoilt so is reset, since its memory may be; until it has an
+      answer again the folded stem has all.
 
     Args:
         inner: The processor.
@@ -61,7 +63,8 @@ class MixtureConsistent:
         self._late = np.zeros((2, self._inner.latency_frames), np.float32)  # a ring of the last input
         self._at = 0
         self._zeros = SILENCE_FRAMES  # in a row up to now, no more than that are counted
-        self._sound = 0  # frames since silence, counted likewise
+        self._sound = 0  # frames since silence, or since a reset model has heard: not yet while negative
+        self._spoilt = 0  # frames in a row that the model spoilt, in whole blocks
 
     def process(self, block: Float32, out: Float32) -> None:
         """As :meth:`BlockProcessor.process`, but the block need not be finite."""
@@ -70,12 +73,20 @@ class MixtureConsistent:
         self._inner.process(mix, estimates)
         delayed = self._delay(mix)
         out[...], _ = close_null(_limited(estimates) * self._gains(delayed), delayed, self._fold, FLOAT_GRID_BITS)
+        self._reset_if_spoilt(estimates)
 
     def reset(self) -> None:
         """Forgets all input."""
         self._inner.reset()
         self._late[...] = 0.0
-        self._at, self._zeros, self._sound = 0, SILENCE_FRAMES, 0
+        self._at, self._zeros, self._sound, self._spoilt = 0, SILENCE_FRAMES, 0, 0
+
+    def _reset_if_spoilt(self, estimates: Float32) -> None:
+        some_good = np.isfinite(estimates).all(axis=(0, 1)).any()
+        self._spoilt = 0 if some_good else self._spoilt + estimates.shape[2]
+        if self._spoilt >= self._inner.hop_frames:
+            self._inner.reset()
+            self._spoilt, self._sound = 0, -self._inner.latency_frames
 
     def _delay(self, mix: Float32) -> Float32:
         latency, frames = self._late.shape[1], mix.shape[1]
@@ -100,7 +111,7 @@ class MixtureConsistent:
         last_silence = np.maximum.accumulate(np.where(zeros == SILENCE_FRAMES, frame, -1 - self._sound))
         sound = np.minimum(frame - last_silence, ONSET_FRAMES)
         self._zeros, self._sound = int(zeros[-1]), int(sound[-1])
-        return np.minimum(1.0 - zeros / SILENCE_FRAMES, sound / ONSET_FRAMES).astype(np.float32)
+        return np.clip(np.minimum(1.0 - zeros / SILENCE_FRAMES, sound / ONSET_FRAMES), 0.0, None).astype(np.float32)
 
 
 def _limited(samples: Float32) -> Float32:

@@ -17,7 +17,7 @@ from revithion_stems.events import CancelToken, EventCallback, EventStream
 from revithion_stems.model_loading import choose_model, load_model
 from revithion_stems.requests import SeparationRequest, plan_stems
 from revithion_stems.separator import LoadedModel
-from revithion_stems.weights import ModelStore
+from revithion_stems.weights import ModelStore, Presence
 
 DSP = "dsp"
 NETWORK_SUFFIX = ".onnx"
@@ -43,6 +43,26 @@ def live_models() -> tuple[LiveModel, ...]:
     """The models that can be named; a causal network is given by the path of its ``.onnx`` file instead."""
     preview = LiveModel(name=DSP, title="no weights, plays at once on any machine; separates roughly", causal=True)
     return preview, *(LiveModel(name=s.name, title=f"{s.title}, looking back", causal=False) for s in _offline_models())
+
+
+def weights_are_here(model: str) -> bool:
+    """Whether a model can be loaded at once; also of one without weights, or that does not exist."""
+    store = ModelStore()
+    return all(store.presence(spec) is Presence.PRESENT for spec in _offline_models() if spec.name == model)
+
+
+def pull_weights(model: str, *, events: EventStream, cancel: CancelToken) -> None:
+    """Gets the weights of an offline model, if they are not here.
+
+    Args:
+        model: Its name.
+        events: Gets notices and the progress of downloads.
+        cancel: Stops it.
+
+    Raises:
+        RevithionError: They can't be had, or it was cancelled.
+    """
+    choose_model(SeparationRequest(source=Path("live"), model=model), ModelStore(), events, cancel)
 
 
 class ChosenModel:
@@ -124,8 +144,9 @@ def make_processor(model: str, *, look_back_hop_s: float = 1.0, on_event: EventC
             hint="Correct its name; `revithion-stems models list` says what each one does.",
             code="live.model",
         )
-    from revithion_realtime.models.look_back import LookBack
+    from revithion_realtime.models.look_back import LookBack, with_live_segment
 
+    spec = with_live_segment(spec, look_back_hop_s)
     looking_back = LookBack(spec, _loader(spec, on_event), hop_s=look_back_hop_s)
     return ChosenModel(looking_back, spec.sample_rate, spec.stems.index(spec.residual_stem))
 

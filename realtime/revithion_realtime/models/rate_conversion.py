@@ -30,6 +30,9 @@ from revithion_stems.live import LIVE_RATES
 PASS_HZ = 20_000.0
 """Flat up to here."""
 
+LOWEST_RATE = 44_100
+"""Hz, of either side: below, little or nothing is left between what is heard and what is mirrored."""
+
 STOP_DB = 90.0
 """Suppression that the window is designed for."""
 
@@ -44,6 +47,9 @@ class Resampler:
         to_rate: Hz, of the output.
         channels: Of both.
         delay: In input frames; at least :func:`shortest_delay`, which is the default. It need not be whole.
+
+    Raises:
+        LiveError: As :func:`shortest_delay`.
     """
 
     def __init__(self, from_rate: int, to_rate: int, *, channels: int, delay: float | None = None) -> None:
@@ -78,7 +84,17 @@ class Resampler:
 
 
 def shortest_delay(from_rate: int, to_rate: int) -> float:
-    """The half-width of the kernel between two rates, in input frames; that much later each output must be."""
+    """The half-width of the kernel between two rates, in input frames; that much later each output must be.
+
+    Raises:
+        LiveError: ``live.rate``: one of them is below :data:`LOWEST_RATE`.
+    """
+    if min(from_rate, to_rate) < LOWEST_RATE:
+        raise LiveError(
+            f"a conversion from {from_rate} to {to_rate} Hz for live use; both must be {LOWEST_RATE} Hz or more",
+            hint="Choose a model that was trained at 44.1 kHz or more, or the preview without weights (dsp).",
+            code="live.rate",
+        )
     transition_hz = min(from_rate, to_rate) - 2 * PASS_HZ
     return (STOP_DB - 8) / (2.285 * 2 * math.pi * transition_hz) / 2 * from_rate
 
@@ -164,14 +180,15 @@ class Resampled:
         """As :meth:`BlockProcessor.prepare`.
 
         Raises:
-            LiveError: ``live.rate``: not a rate of :data:`~revithion_stems.live.LIVE_RATES`.
+            LiveError: ``live.rate``: not a rate of :data:`~revithion_stems.live.LIVE_RATES`, or the model's is below
+                :data:`LOWEST_RATE`.
             RevithionError: As the inner processor's.
         """
         check_live_rate(sample_rate)
-        self._inner.prepare(self._model_rate)
-        ratio = sample_rate / self._model_rate
         there = shortest_delay(sample_rate, self._model_rate)
         back = shortest_delay(self._model_rate, sample_rate)
+        self._inner.prepare(self._model_rate)
+        ratio = sample_rate / self._model_rate
         self._latency = math.ceil(there + (self._inner.latency_frames + back) * ratio)
         self._hop = math.ceil(self._inner.hop_frames * ratio)
         stems = len(self._inner.stems)
