@@ -2,7 +2,7 @@
 
     python benchmarks/live.py [--models dsp,network,spleeter_2stems] [--hops 4000] [--runs 3] [--blocks 20000]
                               [--play dsp] [--devices none,jack] [--seconds 600] [--source FILE] [--block 256]
-                              [--quick] [--json FILE]
+                              [--look-back 1] [--quick] [--json FILE]
 
 Hops: each model in a process of its own whose libraries have one thread, at 44.1 kHz, from one hop's input to its
 stems, the sum closed; `budget` is the hop itself, and `over` the share of hops that took longer. `network` is a
@@ -97,9 +97,9 @@ def spread(times_ms: list[float], budget_ms: float) -> Row:
     }
 
 
-def time_hops(model: str, hops: int) -> Row:
+def time_hops(model: str, hops: int, look_back_s: float) -> Row:
     """Runs in a process of its own; see `ONE_THREAD`."""
-    processor = make_processor(model)
+    processor = make_processor(model, look_back_hop_s=look_back_s)
     processor.prepare(RATE)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
@@ -185,21 +185,27 @@ def jack_server(block: int) -> Generator[None]:
         yield
 
 
-def play(model: str, device: str, source: Path, block: int, seconds: float) -> Row:
+def play(model: str, device: str, source: Path, asked: argparse.Namespace) -> Row:
     """A session in real time."""
     options = LiveOptions(
-        model=model, device=device, source=str(source), loop=True, sample_rate=RATE, block_frames=block
+        model=model,
+        device=device,
+        source=str(source),
+        loop=True,
+        sample_rate=RATE,
+        block_frames=asked.block,
+        look_back_hop_s=asked.look_back,
     )
     longest_ms = 0.0
-    loads: list[tuple[float, float]] = []
+    loads: list[float] = []
     with open_live(options) as session:
         time.sleep(3.0)
         first, before, began = session.state(), processor_times(), time.monotonic()
-        while (passed := time.monotonic() - began) < seconds:
-            time.sleep(min(0.5, seconds - passed))
+        while (passed := time.monotonic() - began) < asked.seconds:
+            time.sleep(min(0.5, asked.seconds - passed))
             counters = session.state().counters
             longest_ms = max(longest_ms, counters.callback_ms)
-            loads.append((counters.callback_load, counters.inference_load))
+            loads.append(counters.callback_load)
         last, after, passed = session.state(), processor_times(), time.monotonic() - began
     counters, earlier = last.counters, first.counters
     return {
@@ -214,30 +220,32 @@ def play(model: str, device: str, source: Path, block: int, seconds: float) -> R
         "xruns": counters.xruns - earlier.xruns,
         "restarts": counters.inference_restarts - earlier.inference_restarts,
         "longest_callback_ms": longest_ms,
-        "callback_load": statistics.median(load for load, _ in loads),
-        "inference_load": statistics.median(load for _, load in loads),
+        "callback_load": statistics.median(loads),
         "processors": {name: (after[name] - spent) / passed for name, spent in before.items() if name in after},
     }
 
 
-def play_table(models: dict[str, str], devices: list[str], source: Path, block: int, seconds: float) -> list[Row]:
-    """Prints a line per model and device as it is done."""
+def play_table(models: dict[str, str], source: Path, asked: argparse.Namespace) -> list[Row]:
+    """Prints a line per model and device as it is done.
+
+    What the callback says of its own time: its load, and its longest time with all that came between.
+    """
     print(
         "\n| model | device | s | delay ms | blocks | late blocks | times | frames skipped | xruns | restarts | "
-        f"callback's load | longest ms | inference's load | processor |\n{'|---' * 14}|",
+        f"callback's load | longest ms | processor |\n{'|---' * 13}|",
         flush=True,
     )
     rows: list[Row] = []
+    devices = [device for device in asked.devices.split(",") if device != JACK or shutil.which("jackd")]
     for argument in models.values():
         for device in devices:
-            with jack_server(block) if device == JACK else contextlib.nullcontext():
-                rows.append(row := play(argument, device, source, block, seconds))
-            shares = ", ".join(f"{name} {share:.1%}" for name, share in row["processors"].items())
+            with jack_server(asked.block) if device == JACK else contextlib.nullcontext():
+                rows.append(row := play(argument, device, source, asked))
+            row["shares"] = ", ".join(f"{name} {share:.1%}" for name, share in row["processors"].items())
             print(
                 "| {model} | {device} | {seconds:.0f} | {latency_ms:.1f} | {blocks} | {late_blocks} | {late_times} | "
                 "{skipped_frames} | {xruns} | {restarts} | {callback_load:.1%} | {longest_callback_ms:.2f} | "
-                "{inference_load:.1%} | ".format_map(row)
-                + f"{shares} |",
+                "{shares} |".format_map(row),
                 flush=True,
             )
     return rows
@@ -252,6 +260,7 @@ def main() -> None:
     parser.add_argument("--play", default=DSP, help="models that play in real time; empty for none")
     parser.add_argument("--devices", default=f"none,{JACK}", help="that they play on")
     parser.add_argument("--seconds", type=float, default=600.0, help="that each of them plays on each")
+    parser.add_argument("--look-back", type=float, default=1.0, help="seconds; the hop of models that look back")
     parser.add_argument("--source", type=Path, help="file that is played")
     parser.add_argument("--block", type=int, default=256, help="frames of a callback")
     parser.add_argument("--quick", action="store_true", help="few hops and blocks, one run, 10 seconds")
@@ -262,7 +271,7 @@ def main() -> None:
     if options.quick:
         options.hops, options.blocks, options.runs, options.seconds = 400, 2_000, 1, 10.0
     if options.hops_of:
-        print(json.dumps(time_hops(options.hops_of, options.hops), default=float))
+        print(json.dumps(time_hops(options.hops_of, options.hops, options.look_back), default=float))
     elif options.callback_of:
         print(json.dumps(time_callback(options.callback_of, options.block, options.blocks), default=float))
     else:
@@ -278,18 +287,18 @@ def measure(options: argparse.Namespace) -> None:
         os.environ["REVITHION_STATE_DIR"] = str(place / "state")
         made = str(network(place))
         if models := present(options.models, made):
-            jobs = [["--hops-of", model, "--hops", str(options.hops)] for model in models.values()]
+            sizes = ["--hops", str(options.hops), "--look-back", str(options.look_back)]
+            jobs = [["--hops-of", model, *sizes] for model in models.values()]
             figures["hops"] = one_thread_table("model", jobs, options.runs)
         if options.blocks:
             sizes = ["--block", str(options.block), "--blocks", str(options.blocks)]
             jobs = [["--callback-of", strips, *sizes] for strips in STRIPS]
             figures["callback"] = one_thread_table("strips", jobs, options.runs)
-        devices = [d for d in options.devices.split(",") if d != JACK or shutil.which("jackd")]
         if models := present(options.play, made):
             source = options.source
             if source is None:
                 soundfile.write(source := place / "sound.wav", sound(20.0).T, RATE, subtype="FLOAT")
-            figures["path"] = play_table(models, devices, source, options.block, options.seconds)
+            figures["path"] = play_table(models, source, options)
     print_load()
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1, default=float), encoding="utf-8")

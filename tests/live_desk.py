@@ -12,6 +12,7 @@ from revithion_stems.live import (
     LOWEST_DB,
     LatencyBudget,
     LiveCounters,
+    LiveOptions,
     LivePhase,
     LiveState,
     StripChange,
@@ -28,19 +29,21 @@ class LiveDesk:
 
     ``calls`` lists every call that changes something, in order: its name and its arguments. ``change(...)`` sets fields
     of the state as an engine would (``phase``, ``counters``, ``message``, …); ``set_levels`` moves meters and tiers.
+    ``stopped`` counts.
     """
 
-    def __init__(self, stems: Sequence[str] = STEMS) -> None:
+    def __init__(self, stems: Sequence[str] = STEMS, options: LiveOptions | None = None) -> None:
+        self.options = options or LiveOptions()
         self.calls: list[tuple[object, ...]] = []
-        self.stopped = threading.Event()
+        self.stopped = 0
         self._lock = threading.Lock()
         self._scenes: dict[str, dict[str, StripSettings]] = {}
         self._takes = 0
         self._state = LiveState(
             phase=LivePhase.PLAYING,
-            model="dsp",
+            model=self.options.model,
             device="none (clock)",
-            block_frames=256,
+            block_frames=self.options.block_frames,
             budget=LatencyBudget(sample_rate=48_000, device_frames=512, algorithm_frames=480, queue_frames=320),
             strips=tuple(StripState(stem=stem, settings=StripSettings(), tier=Tier.PREVIEW) for stem in stems),
             counters=LiveCounters(),
@@ -53,6 +56,9 @@ class LiveDesk:
     def set_levels(self, stem: str, left_db: float, right_db: float, tier: Tier = Tier.PREVIEW) -> None:
         with self._lock:
             self._put(dataclasses.replace(self._strip(stem), peak_left_db=left_db, peak_right_db=right_db, tier=tier))
+
+    def end(self, message: str) -> None:
+        self.change(phase=LivePhase.ENDED, message=message)
 
     def settings(self, stem: str) -> StripSettings:
         with self._lock:
@@ -113,7 +119,7 @@ class LiveDesk:
 
     def stop(self) -> None:
         self.change(phase=LivePhase.ENDED)
-        self.stopped.set()
+        self.stopped += 1
 
     # the lock is held
 
@@ -127,6 +133,23 @@ class LiveDesk:
     def _put(self, strip: StripState) -> None:
         strips = tuple(strip if each.stem == strip.stem else each for each in self._state.strips)
         self._state = dataclasses.replace(self._state, strips=strips)
+
+
+class DeskOpener:
+    """Starts such sessions: `sessions` lists them; a start waits for `gate`, and raises `refusal` if there is one."""
+
+    def __init__(self) -> None:
+        self.sessions: list[LiveDesk] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.refusal: LiveError | None = None
+
+    def __call__(self, options: LiveOptions) -> LiveDesk:
+        assert self.gate.wait(10.0)
+        if self.refusal is not None:
+            raise self.refusal
+        self.sessions.append(LiveDesk(options=options))
+        return self.sessions[-1]
 
 
 def _refused(code: str, reason: str) -> LiveError:

@@ -1325,7 +1325,7 @@ ERRORS: dict[str, tuple[str, str]] = {
     ),
     "events.gone": ("These events are no longer kept, or are of another run.", "Ask for a snapshot."),
     "live.stem": ("The live preview has no such stem.", "See `live.get`."),
-    "live.running": ("The live preview plays already.", "Stop it first: `live.stop`."),
+    "live.running": ("The live preview plays already.", "Stop it: `revithion-stems live --stop`, or `live.stop`."),
     "live.idle": ("The live preview does not play.", "Start it first: `live.start`."),
     "daemon.unreachable": ("No daemon answers.", "Start it with `revithion-stems serve`."),
     "daemon.running": ("Another daemon runs already for this user.", "Use it, or end it with `serve --stop`."),

@@ -80,6 +80,20 @@ def open_remote_live(options: LiveOptions) -> LiveControl:
     return RemoteLive(client, started)
 
 
+def stop_remote_live() -> None:
+    """Ends the session that the daemon plays, whoever started it.
+
+    Raises:
+        LiveError: ``live.idle``: none plays; ``live.failed`` if the daemon is gone.
+    """
+    from revithion_bridge.client import connect
+
+    with _live_errors(), connect(client=CLIENT, timeout_s=_ANSWER_S) as client:
+        if client.request(GetLive()).session is None:
+            raise LiveError("no session plays in the daemon", hint="There is nothing to be done.", code="live.idle")
+        client.request(StopLive(), timeout_s=_START_S)
+
+
 class RemoteLive:
     """The daemon's session as a :class:`~revithion_stems.live.LiveControl`. Any thread; all errors are LiveErrors.
 

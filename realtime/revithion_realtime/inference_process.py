@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -21,7 +22,8 @@ BEHIND_S = 0.25
 
 _IDLE_S = 0.0005
 _COMMANDS_S = 0.05
-_LOAD_SHARE = 0.02
+_LOAD_S = 3.0
+"""The load is that of about so many last seconds: a model that looks back computes once a second or less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,7 @@ class CaptureFollower:
         self._block = np.zeros((2, MOST_FRAMES), np.float32)
         self._out = np.zeros((memory.layout.stems, 2, MOST_FRAMES), np.float32)
         self._done = 0
+        self._busy_s = self._heard_s = 0.0
         if memory.stems.end:
             self._skip(memory.stems.end)
 
@@ -125,13 +128,16 @@ class CaptureFollower:
             return True
         began = time.perf_counter()
         self._processor.process(block, out)
-        load = (time.perf_counter() - began) * self._sample_rate / frames
+        busy_s, heard_s = time.perf_counter() - began, frames / self._sample_rate
+        kept = math.exp(-heard_s / _LOAD_S)
+        self._busy_s = self._busy_s * kept + busy_s
+        self._heard_s = self._heard_s * kept + heard_s
         # After a gap the delay is still filled with silence, which is nobody's stem.
         late = min(frames, max(0, stems.begin - self._done))
         if late < frames:
             stems.write(self._out.reshape(-1, MOST_FRAMES)[:, late:frames])
         self._done += frames
-        figures[InferenceFigure.LOAD] += _LOAD_SHARE * (load - figures[InferenceFigure.LOAD])
+        figures[InferenceFigure.LOAD] = self._busy_s / self._heard_s
         return True
 
     def _skip(self, from_frame: int) -> None:

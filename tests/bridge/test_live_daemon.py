@@ -20,6 +20,7 @@ from revithion_bridge.connection import read_connection
 from revithion_bridge.messages import OSC_PREFIX, LiveSessionChanged
 from revithion_bridge.osc_packets import build_message, typed
 from revithion_bridge.remote_live import find_daemon, open_remote_live
+from revithion_stems.fader_law import fader_position
 from revithion_stems.live import LiveOptions, LivePhase, LiveState, StripChange, Tier
 
 WAIT_S = 30.0
@@ -82,7 +83,7 @@ def test_a_file_is_played_moved_and_recorded_by_both_doors(daemon: DaemonProcess
     assert live.state().phase is LivePhase.PLAYING
     assert surface.until("/live/state", lambda found: found[0] == "playing")[1] == live.state().model
     live.set_strip("bass", StripChange(gain_db=-6.0))
-    assert surface.until("/live/bass/fader", lambda found: found[0] < 0.7) == [pytest.approx(0.675)]
+    assert surface.until("/live/bass/fader", lambda found: found[0] < 0.7) == [pytest.approx(fader_position(-6.0))]
     surface.until("/live/drums/level", lambda found: found[0] > -60.0 and found[2] == "preview")
     surface.send("/live/drums/fader", 0.0)
     surface.until("/live/drums/level", lambda found: found[0] <= -100.0)

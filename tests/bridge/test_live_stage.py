@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fake_live import STEMS, FakeOpener
+from live_desk import STEMS, DeskOpener
 from revithion_bridge.event_hub import EventHub
 from revithion_bridge.live_stage import LIVE_STEMS, LiveStage
 from revithion_bridge.messages import (
@@ -43,7 +43,16 @@ from revithion_bridge.service_api import Caller
 from revithion_stems.catalog import load_catalog
 from revithion_stems.errors import LiveError, RevithionError
 from revithion_stems.fader_law import fader_gain_db, fader_position
-from revithion_stems.live import HIGHEST_DB, LOWEST_DB, LiveOptions, LivePhase, StripChange, StripSettings, Tier
+from revithion_stems.live import (
+    HIGHEST_DB,
+    LOWEST_DB,
+    LiveCounters,
+    LiveOptions,
+    LivePhase,
+    StripChange,
+    StripSettings,
+    Tier,
+)
 
 CALLER = Caller(client="test", door="zmq", request_id="1")
 
@@ -52,7 +61,7 @@ class Stage:
     """A stage with fake sessions, and what it published."""
 
     def __init__(self, root: Path) -> None:
-        self.opener = FakeOpener()
+        self.opener = DeskOpener()
         self.events: list[DaemonEvent] = []
         self.stage = LiveStage(self.opener, PathJail([root]), publish=self.events.append)
 
@@ -168,11 +177,11 @@ async def test_a_session_begins_with_the_strips_as_they_stand_and_leaves_them_so
         live = await it.ask(StartLive(device="none"))
         (session,) = it.opener.sessions
         assert session.options == LiveOptions(device="none")
-        assert session.strips["drums"] == StripSettings(gain_db=-9.0, solo=True)
+        assert session.settings("drums") == StripSettings(gain_db=-9.0, solo=True)
         assert [strip.stem for strip in live.stems] == list(STEMS)
         assert live.session.phase is LivePhase.PLAYING
         await it.ask(SetLive(stem="vocals", pan=-0.5))
-        assert session.strips["vocals"].pan == -0.5
+        assert session.settings("vocals").pan == -0.5
         assert (await it.ask(StopLive())).session is None
         assert session.stopped == 1
         assert {s.stem: s.pan for s in it.stage.strips() if s.pan} == {"vocals": -0.5}
@@ -246,7 +255,7 @@ async def test_paths_stay_in_the_folders_of_the_daemon(root: Path):
         assert it.opener.sessions == []
         await it.ask(StartLive(source=str(root / "a.wav"), model=str(root / "net.onnx")))
         assert await it.refused(RecordLive(on=True, folder="/etc")) == "path.outside"
-        assert await it.ask(RecordLive(on=True, folder=str(root))) == LiveTake(folder=f"{root}/take 1")
+        assert await it.ask(RecordLive(on=True, folder=str(root))) == LiveTake(folder=f"{root}/take-1")
 
 
 # --- what is told ---
@@ -265,7 +274,7 @@ async def test_scenes_takes_and_the_monitor_are_told(root: Path):
         await it.ask(RecordLive(on=True, folder=str(root)))
         last = it.told(LiveSessionChanged)[-1]
         assert (last.scenes, last.monitor_gain_db, last.recording) == (("break",), -6.0, True)
-        assert (last.sample_rate, last.latency_frames) == (44_100, 1_600)
+        assert (last.sample_rate, last.latency_frames) == (48_000, 1_312)
         assert len((await it.ask(RecordLive(on=False))).files) == len(STEMS)
         assert it.told(LiveSessionChanged)[-1].recording is False
         assert await it.refused(RecallLiveScene(name="none")) == "live.scene"
@@ -285,7 +294,9 @@ async def test_a_scene_that_takes_long_to_store_holds_up_faders_and_nothing_else
         assert not moving.done()
         disk.set()
         await asyncio.gather(storing, moving)
-        assert (session.scenes["break"]["bass"].gain_db, session.strips["bass"].gain_db) == (0.0, -3.0)
+        assert session.settings("bass").gain_db == -3.0
+        session.recall_scene("break")
+        assert session.settings("bass").gain_db == 0.0
 
 
 @loop_test
@@ -317,8 +328,9 @@ async def test_a_session_that_breaks_is_ended():
 async def test_levels_come_while_it_plays_and_only_then():
     async with on_stage() as it:
         await it.ask(StartLive())
-        it.opener.sessions[0].play_late()
-        await until(lambda: len(it.told(LiveLevels)) >= 2)
+        it.opener.sessions[0].set_levels("vocals", -18.0, -20.0)
+        it.opener.sessions[0].change(counters=LiveCounters(late_times=1))
+        await until(lambda: it.told(LiveLevels) and it.told(LiveLevels)[-1].late_times)
         levels = it.told(LiveLevels)[-1]
         first = levels.stems[0]
         assert (first.stem, first.left_db, first.tier) == ("vocals", -18.0, Tier.PREVIEW)

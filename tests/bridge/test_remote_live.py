@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bridge_doors import DoorsThread
-from fake_live import STEMS, FakeOpener
+from live_desk import STEMS, DeskOpener
 from revithion_bridge import connect
 from revithion_bridge.live_stage import LiveStage
 from revithion_bridge.path_jail import PathJail
@@ -23,7 +23,7 @@ class Played:
     """Doors with a stage behind them that plays fake sessions."""
 
     def __init__(self, doors: DoorsThread, root: Path) -> None:
-        self.doors, self.opener = doors, FakeOpener()
+        self.doors, self.opener = doors, DeskOpener()
         self.stage = LiveStage(self.opener, PathJail([root]), publish=doors.hub.publish)
         doors.service.others = self.stage.answers
 
@@ -54,8 +54,8 @@ def test_a_remote_session_is_held_like_one_of_this_process(played: Played, tmp_p
     assert (state.scenes, state.monitor_gain_db, state.strips[0].tier) == (("break",), -3.0, Tier.PREVIEW)
     live.set_strip("bass", StripChange(gain_db=0.0))
     live.recall_scene("break")
-    assert session.strips["bass"].gain_db == -6.0
-    assert live.start_recording(str(tmp_path)) == f"{tmp_path}/take 1"
+    assert session.settings("bass").gain_db == -6.0
+    assert live.start_recording(str(tmp_path)) == f"{tmp_path}/take-1"
     assert len(live.stop_recording()) == len(STEMS)
     live.stop()
     live.stop()
@@ -113,7 +113,7 @@ def test_others_are_answered_while_a_session_starts(played: Played) -> None:
         assert client.set_live("bass", solo=True).solo
     played.opener.gate.set()
     starting.join(10.0)
-    assert played.opener.sessions[0].strips["bass"].solo
+    assert played.opener.sessions[0].settings("bass").solo
 
 
 def test_a_start_that_takes_too_long_is_taken_back(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:

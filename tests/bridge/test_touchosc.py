@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from fake_live import STEMS, FakeOpener
+from live_desk import STEMS, DeskOpener
 from program import docs_script
 from revithion_bridge.connection import load_keys
 from revithion_bridge.event_hub import EventHub
@@ -80,7 +80,7 @@ def test_each_strip_has_its_controls(layout: ET.Element) -> None:
 @pytest.mark.parametrize("end", [1, 2], ids=["lowest", "highest"])
 def test_each_control_is_understood_at_both_its_ends(layout: ET.Element, end: int, tmp_path: Path) -> None:
     """Every message reaches the live preview as the door hands it on, and moves what it should."""
-    opener = FakeOpener()
+    opener = DeskOpener()
 
     async def touch() -> tuple[StripSettings, ...]:
         stage = LiveStage(opener, PathJail([tmp_path, Path.home()]), publish=lambda event: None)
@@ -97,8 +97,8 @@ def test_each_control_is_understood_at_both_its_ends(layout: ET.Element, end: in
     lowest = StripSettings(gain_db=-60, low_db=-60, mid_db=-60, high_db=-60, filter=-1)
     highest = StripSettings(gain_db=12, low_db=12, mid_db=12, high_db=12, filter=1, muted=True, solo=True)
     assert set(asyncio.run(touch())) == {(lowest, highest)[end - 1]}
-    assert opener.sessions[0].monitor_gain_db == (-60, 12)[end - 1]
-    assert bool(opener.sessions[0].recording) == (end == 2)
+    assert opener.sessions[0].state().monitor_gain_db == (-60, 12)[end - 1]
+    assert bool(opener.sessions[0].state().recording) == (end == 2)
 
 
 def test_scenes_are_stored_and_recalled_by_number(layout: ET.Element) -> None:
@@ -113,7 +113,7 @@ def test_what_controls_follow_is_sent(layout: ET.Element, tmp_path: Path) -> Non
     async def play() -> None:
         hub = EventHub()
         hub.subscribe(lambda published: heard.update(parse_message(m).address for m in event_messages(published.event)))
-        stage = LiveStage(FakeOpener(), PathJail([tmp_path]), publish=hub.publish)
+        stage = LiveStage(DeskOpener(), PathJail([tmp_path]), publish=hub.publish)
         await stage.answers[StartLive](StartLive(), CALLER)
         for event in stage.standing():
             hub.publish(event)

@@ -224,6 +224,13 @@ def test_with_a_daemon_it_is_the_daemon_that_plays(place):
                 _, err = first.communicate(timeout=LONG_S)
             assert (first.returncode, err) == (0, "")
             assert (second.returncode, lines(second.stdout)[-1]["code"]) == (9, "live.running")
+            with start(place, "live", "song.wav", "--loop", "--device", "none", "--json") as killed:
+                assert killed.stdout is not None
+                assert lines(killed.stdout.readline())[0]["type"] == "LiveState"
+                killed.kill()  # the daemon plays on
+            assert run(place, "live", "--stop").returncode == 0
+            again = run(place, "live", "--stop", "--json")
+            assert (again.returncode, lines(again.stdout)[-1]["code"]) == (9, "live.idle")
             third = run(place, "live", "song.wav", "--device", "none", "--record", "takes", "--json")
             assert third.returncode == 0, third.stdout
             assert [Path(path).parent.parent for path in lines(third.stdout)[-1]["files"]] == [place / "takes"] * 4

@@ -101,7 +101,7 @@ def test_mono_stays_mono_and_no_stem_takes_all_of_it() -> None:
 
 
 def test_left_and_right_are_treated_alike() -> None:
-    mix = sum(song().values()) * np.array([[1.0], [0.6]], np.float32)
+    mix = (sum(song().values()) * np.array([[1.0], [0.6]])).astype(np.float32)
     there, mirrored = separated(mix), separated(np.ascontiguousarray(mix[::-1]))
     for name, part in there.items():
         assert_close(mirrored[name][::-1], part, 1e-5)
@@ -109,7 +109,7 @@ def test_left_and_right_are_treated_alike() -> None:
 
 def test_the_level_of_the_mix_does_not_matter() -> None:
     mix = sum(song().values(), np.zeros((2, FRAMES), np.float32))
-    loud, quiet = separated(mix), separated(mix / 64)
+    loud, quiet = separated(mix), separated(mix / np.float32(64))
     for name in STEMS:
         assert_close(quiet[name] * 64, loud[name], 1e-3)
 

@@ -94,20 +94,20 @@ def test_any_other_input_comes_back_within_half_a_step() -> None:
 def test_only_the_folded_stem_is_changed_beyond_the_grid() -> None:
     samples = music_like(1_000, 44_100)
     plain, closed = (stream(prepared(lambda p=p: p, 44_100), samples) for p in (Model(), around(Model())))
-    settled = slice(100 + 10, 700)  # past the delay, before the gap: there the fade begins
+    settled = slice(100 + ONSET_FRAMES, 700)  # past the delay and the onset, before the gap: there the fade begins
     kept = [0, 1, 3]
     assert_close(closed[kept][:, :, settled], plain[kept][:, :, settled], 2.0**-23)
     assert np.abs(closed[OTHER] - plain[OTHER])[:, settled].max() > 0.01
 
 
 def test_after_a_few_zeros_the_stems_are_silent_until_sound_comes() -> None:
-    sound = 0.1 + np.abs(music_like(500, 44_100))
+    sound = np.float32(0.1) + np.abs(music_like(500, 44_100))
     gap = 600
     samples = np.concatenate([sound, np.zeros((2, gap), np.float32), sound], axis=1)
     out = stream(prepared(lambda: around(Model(0)), 44_100), samples)
     onset = 500 + gap
     assert not out[:, :, 500 + SILENCE_FRAMES - 1 : onset].any()
-    assert_close(out[OTHER, :, onset], sound[:, 0], 0.1 / ONSET_FRAMES)
+    assert_close(out[OTHER, :, onset], sound[:, 0], 0.01)
     assert np.abs(out[0, :, onset + ONSET_FRAMES]).min() > 0.05
 
 
@@ -127,12 +127,11 @@ def test_estimates_come_back_slowly_after_silence_and_not_after_a_short_gap() ->
 @settings(max_examples=3, deadline=None)
 def test_a_tone_out_of_digital_silence_makes_no_step_in_a_stem(hz: float, phase: float, onset: int) -> None:
     samples = np.zeros((2, 4_000), np.float32)
-    samples[:] = 0.5 * np.sin(2 * np.pi * hz / 44_100 * np.arange(4_000) + phase)
-    samples[:, :onset] = 0.0
+    samples[:, onset:] = 0.5 * np.sin(2 * np.pi * hz / 44_100 * np.arange(4_000 - onset) + phase)
     out = stream(prepared(lambda: MixtureConsistent(DspPreview(), OTHER), 44_100), samples)
     steps = np.abs(np.diff(out, axis=2)).max(axis=(1, 2))
     of_the_tone = 0.5 * 2 * np.pi * hz / 44_100
-    bounds = np.full(len(STEMS), of_the_tone + 0.5 / ONSET_FRAMES)
+    bounds = np.full(len(STEMS), of_the_tone + 0.01)
     bounds[OTHER] += 0.5 * np.sin(phase)  # the step of the mix itself
     assert (steps <= bounds).all()
 

@@ -47,6 +47,14 @@ def hidden(take: Path, stem: str = STEMS[0]) -> Path:
     return take / f".{stem}.wav.part"
 
 
+def written(part: Path) -> float:
+    """Frames in a file that is being written; without end when it has its name, which may happen at any time."""
+    try:
+        return part.stat().st_size // 8
+    except FileNotFoundError:
+        return float("inf")
+
+
 def read_all(files: tuple[Path, ...]) -> np.ndarray:
     return np.concatenate([soundfile.read(path, dtype="float32")[0].T for path in files])
 
@@ -106,6 +114,18 @@ def test_names_are_hidden_until_the_take_is_stopped(tmp_path):
     recorder.stop()
     assert recorder.folder is None
     assert {path.name for path in take.iterdir()} == {f"{stem}.wav" for stem in STEMS}
+
+
+def test_a_recorder_that_is_closed_ends_its_take_and_begins_no_other(tmp_path):
+    ring = make_ring()
+    recorder = Recorder(ring, STEMS, sample_rate=RATE)
+    recorder.start(tmp_path)
+    ring.write(noise(1_000))
+    assert len(recorder.close()) == len(STEMS)
+    with pytest.raises(LiveError) as caught:
+        recorder.start(tmp_path)
+    assert caught.value.code == "live.idle"
+    assert recorder.close() == ()
 
 
 def test_a_take_of_nothing_leaves_nothing(tmp_path):
@@ -233,7 +253,7 @@ def test_a_full_disk_ends_the_take_and_leaves_whole_files(tmp_path, mounted):
         take = recorder.start(disk)
         played = noise(60_000)  # 1.9 MB
         for at in range(0, played.shape[1], 256):
-            wait_for(lambda: ring.end - hidden(take).stat().st_size // 8 < 8_192 if recorder.folder else True)
+            wait_for(lambda: ring.end - written(hidden(take)) < 8_192)
             if recorder.folder is None:
                 break
             ring.write(played[:, at : at + 256])

@@ -96,6 +96,7 @@ def test_there_is_an_end_to_scenes_but_not_to_changing_them(path):
         '{"scenes": {"a": {"strips": {"vocals": {"gain_db": "loud"}}}}}',
         '{"scenes": {"a": {"strips": {"vocals": {"gain_db": 99}}}}}',
         '{"scenes": {"a": {"strips": {}, "monitor_gain_db": 99}}}',
+        '{"v": 2, "scenes": {}}',
         '{"scenes": {}}' + " " * (2 << 20),
     ],
 )

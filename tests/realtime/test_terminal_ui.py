@@ -250,7 +250,7 @@ def test_help_lists_the_keys_and_goes_away_with_any():
 def test_q_leaves_the_session_as_it_is():
     desk = LiveDesk()
     assert press(desk, "q").return_code == 0
-    assert not desk.stopped.is_set()
+    assert not desk.stopped
 
 
 def test_the_ui_ends_with_the_session():

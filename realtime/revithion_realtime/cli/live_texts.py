@@ -31,6 +31,8 @@ def print_devices(devices: Sequence[DeviceInfo], *, json_mode: bool) -> None:
     for row in rows:
         cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
         click.echo(printable("  ".join(cells).rstrip()))
+    if all(device.driver == "clock" for device in devices):
+        click.echo("nothing here plays sound; `revithion-stems doctor` says what is missing", err=True)
 
 
 def print_measurement(measured: Measurement, *, json_mode: bool) -> None:

@@ -66,9 +66,8 @@ def open_midi_ports(wanted: str = "") -> MidiPorts:
         DawError: ``midi.backend``: there is no driver. ``midi.port``: no such port, several, or it is in use.
     """
     if wanted == VIRTUAL:
-        with _driver_errors():
-            backend = _backend()
-        return _open(backend, f"{CLIENT_NAME} in", f"{CLIENT_NAME} out", virtual=True)
+        with _driver_errors():  # nobody can hold these: what fails is the driver, or JACK does not run
+            return _open(_backend(), f"{CLIENT_NAME} in", f"{CLIENT_NAME} out", virtual=True)
     inputs, outputs = port_names()
     name = _choose(wanted, inputs)
     return _open(_backend(), name, _partner(name, wanted, outputs), virtual=False)

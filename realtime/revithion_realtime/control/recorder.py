@@ -39,6 +39,7 @@ class Recorder:
         self._latency = latency_frames
         self._lock = threading.Lock()
         self._take: Take | None = None
+        self._closed = False
         self._lost_before = 0
         self._error: LiveError | None = None
 
@@ -73,7 +74,8 @@ class Recorder:
             The take's folder.
 
         Raises:
-            LiveError: ``live.recording``: there is a take already, or the folder can't be written.
+            LiveError: ``live.recording``: there is a take already, or the folder can't be written. ``live.idle``: it is
+                closed.
         """
         with self._lock:
             return self._start(folder, start_frame, time_reference)
@@ -90,7 +92,19 @@ class Recorder:
         with self._lock:
             return self._stop()
 
+    def close(self) -> tuple[Path, ...]:
+        """Ends the take, as :meth:`stop` does, and begins no other.
+
+        Raises:
+            LiveError: ``live.recording``: the files could not be finished.
+        """
+        with self._lock:
+            self._closed = True
+            return self._stop()
+
     def _start(self, folder: Path, start_frame: int | None, time_reference: int | None) -> Path:
+        if self._closed:
+            raise LiveError("the session has ended", hint="Start another one.", code="live.idle")
         if self.folder is not None:
             raise recording_error(f"there is a take already: {self.folder}", hint="Stop it first.")
         with contextlib.suppress(LiveError):  # of an earlier take, as `error` has said

@@ -6,7 +6,7 @@ import contextlib
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import filelock
 import msgspec
@@ -37,7 +37,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _File(msgspec.Struct, kw_only=True):
-    v: int = 1
+    v: Literal[1] = 1
     scenes: dict[str, Scene]
 
 

@@ -188,7 +188,7 @@ def _recording_errors(folder: Path) -> Generator[None]:
         reason = "no space is left on the disk" if full else exc.strerror or str(exc)
         raise recording_error(
             f"can't record to {folder}: {reason}",
-            hint="Make room or choose another folder; what was recorded up to now is there.",
+            hint="Make room or choose another folder; what was recorded before is kept.",
         ) from exc
 
 

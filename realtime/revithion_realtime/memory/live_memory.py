@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
@@ -82,6 +83,8 @@ class LiveMemory:
     def __init__(self, layout: LiveLayout, name: str | None = None) -> None:
         try:
             self._segment = SharedMemory(name=name, create=name is None, size=layout.size)
+            if name is None:
+                _reserve(self._segment)
         except OSError as exc:
             raise LiveError(
                 f"{layout.size >> 20} MiB of shared memory could not be had: {exc}",
@@ -113,11 +116,24 @@ class LiveMemory:
         return self._segment.name
 
     def close(self) -> None:
-        """Lets go of it; who made it also removes it. Arrays over it must not be used any more."""
-        del self.capture, self.source, self.stems, self.played, self.moves, self.audio, self.inference, self.peaks
+        """Lets go of it; who made it also removes its name. A thread that still looks into it does no harm."""
         if self._owner:
             with contextlib.suppress(FileNotFoundError):
                 self._segment.unlink()
-        # Somebody may still look at a figure: the pages go when the last view does.
-        with contextlib.suppress(BufferError):
-            self._segment.close()
+        # It would unmap the pages under all views, since numpy does not tell it of them, and the next look would end
+        # the process by SIGSEGV. Without it they go with the last view.
+        segment: Any = self._segment
+        segment._buf = segment._mmap = None
+        segment.close()
+
+
+def _reserve(segment: SharedMemory) -> None:
+    """Has its pages set aside: Linux promises more than it has, and kills by SIGBUS who uses them."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(segment._fd, 0, segment.size)  # pyright: ignore[reportAttributeAccessIssue]
+    except OSError:
+        segment.unlink()
+        segment.close()
+        raise

@@ -63,6 +63,8 @@ class Resampler:
     def process(self, block: Float32) -> Float32:
         """Takes ``[channels, n]``; returns what of the output it completes, ⌈n·L/M⌉ frames for the whole stream."""
         frames, taps = block.shape[1], self._table.shape[1]
+        if not frames:
+            return np.empty((block.shape[0], 0), np.float32)
         count = max(0, -(-(frames * self._up - self._position) // self._down))
         joined = np.concatenate([self._history, block], axis=1)
         positions = self._position + self._down * np.arange(count)
