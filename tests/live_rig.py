@@ -50,11 +50,13 @@ class LiveRig:
         memory: LiveMemory,
         *,
         block_frames: int,
+        safety_frames: int,
         outputs: LiveOutputs,
         from_file: bool,
     ) -> None:
-        queue = queue_frames(block_frames, processor.hop_frames, 0)
+        queue = queue_frames(block_frames, processor.hop_frames, safety_frames)
         self.memory = memory
+        self._processor = processor
         self.delay = processor.latency_frames + queue
         self.plan = PathPlan(
             sample_rate=RATE,
@@ -68,6 +70,10 @@ class LiveRig:
         self._follow = Follow(memory=memory.name, layout=memory.layout, sample_rate=RATE, queue_frames=queue)
         self.follower = CaptureFollower(processor, memory, self._follow)
         self._channels = outputs.channels(memory.layout.stems)
+
+    def restart(self) -> None:
+        """As if the process of inference had ended and been started again."""
+        self.follower = CaptureFollower(self._processor, self.memory, self._follow)
 
     def infer(self) -> None:
         while self.follower.step():
@@ -95,13 +101,16 @@ def live_rig(
     processor: BlockProcessor | None = None,
     *,
     block_frames: int = 256,
+    safety_frames: int = 0,
     outputs: LiveOutputs = LiveOutputs.MIX,
     from_file: bool = False,
 ) -> Generator[LiveRig]:
     """A rig; its memory is real shared memory."""
     processor = Shares() if processor is None else processor
-    memory = LiveMemory(LiveLayout.fitting(len(processor.stems), RATE, 4 * block_frames))
-    rig = LiveRig(processor, memory, block_frames=block_frames, outputs=outputs, from_file=from_file)
+    memory = LiveMemory(LiveLayout.fitting(len(processor.stems), RATE, 4 * block_frames + safety_frames))
+    rig = LiveRig(
+        processor, memory, block_frames=block_frames, safety_frames=safety_frames, outputs=outputs, from_file=from_file
+    )
     try:
         yield rig
     finally:

@@ -9,6 +9,7 @@ Nothing here allocates memory for samples, locks, does I/O, logs, or raises.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -37,8 +38,8 @@ FREEWHEEL_PATIENCE_S = 10.0
 _HIGHEST_INPUT = 1e4
 """Beyond 80 dB above full scale it is no sound: a broken driver must not send it through filters that remember."""
 
-_LOAD_SHARE = 0.02
-_LONGEST_FALLS = 0.99
+AVERAGED_S = 1.0
+"""Over so long loads are averaged, and the longest callback is forgotten."""
 
 
 def queue_frames(block_frames: int, hop_frames: int, safety_frames: int) -> int:
@@ -117,9 +118,8 @@ class AudioPath:
         except BaseException:  # noqa: BLE001 - nothing may leave a callback; silence and a count tell of it
             outputs.fill(0.0)
             self._memory.audio[AudioFigure.FAULTS] += 1
-        frames = capture.shape[1]
-        self._frame += frames
-        self._measure(time.perf_counter() - began, frames)
+        self._frame = self._memory.capture.end  # a fault may have come before the block was counted there
+        self._measure(time.perf_counter() - began, capture.shape[1])
 
     def _play(self, capture: Float32, outputs: Float32, freewheel: bool) -> None:
         frames = capture.shape[1]
@@ -215,8 +215,10 @@ class AudioPath:
 
     def _measure(self, seconds: float, frames: int) -> None:
         audio, period_s = self._memory.audio, frames / self._plan.sample_rate
-        self._longest_s = max(seconds, self._longest_s * _LONGEST_FALLS)
-        self._load += _LOAD_SHARE * (seconds / period_s - self._load)
+        # By time and not by blocks, of which there are 20 to 1500 in a second.
+        kept = math.exp(-period_s / AVERAGED_S)
+        self._longest_s = max(seconds, self._longest_s * kept)
+        self._load = kept * self._load + (1.0 - kept) * seconds / period_s
         audio[AudioFigure.FRAMES] = self._frame
         audio[AudioFigure.BLOCKS] += 1
         audio[AudioFigure.WET] = self._wet

@@ -134,6 +134,10 @@ def _describe(device: AudioDevice) -> DeviceOpened:
     )
 
 
+def _planned_frames(device: AudioDevice) -> int:
+    return device.block_frames or device.most_frames
+
+
 class _Player:
     """Plays on one device after the other; frames count on."""
 
@@ -149,6 +153,7 @@ class _Player:
         sample_rate = device.sample_rate
         path: AudioPath | None = None
         plan: PathPlan | None = None
+        played = False
         gc.collect()
         gc.freeze()
         gc.disable()  # it would stop the callback now and then
@@ -156,12 +161,18 @@ class _Player:
             try:
                 before, plan = plan, self._plan(device)
                 if path is None or plan != before:
-                    path = AudioPath(plan, self._memory, int(self._memory.audio[AudioFigure.FRAMES]))
+                    path = AudioPath(plan, self._memory, self._memory.capture.end)
                 device.start(self._callback(path, plan), plan.algorithm_frames + plan.queue_frames)
                 if self._request.measure:
                     device.loop_back()
                 self._pipe.send(DeviceStarted(device=_describe(device), queue_frames=plan.queue_frames))
-                reason = self._watch(device, plan)
+                played = True
+                reason = self._watch(device)
+            except LiveError as exc:
+                # Found again, but not all of it: the ports that it is to be connected with may come later.
+                if not played:
+                    raise
+                reason = exc.message
             finally:
                 device.close()
             self._xruns += device.xruns
@@ -174,7 +185,7 @@ class _Player:
             most_frames=device.most_frames,
             algorithm_frames=self._start.algorithm_frames,
             queue_frames=queue_frames(
-                _describe(device).planned_frames, self._start.hop_frames, self._request.options.safety_frames
+                _planned_frames(device), self._start.hop_frames, self._request.options.safety_frames
             ),
             outputs=self._request.options.outputs,
             from_file=not self._request.measure and bool(self._request.options.source),
@@ -183,14 +194,14 @@ class _Player:
     def _callback(self, path: AudioPath, plan: PathPlan) -> BlockCallback:
         return LoopProbe(path, plan, self._memory) if self._request.measure else path
 
-    def _watch(self, device: AudioDevice, plan: PathPlan) -> str:
+    def _watch(self, device: AudioDevice) -> str:
         """Sleeps while the device plays; returns why it does not any more."""
-        planned = _describe(device).planned_frames
+        planned = _planned_frames(device)
         while not device.lost:
             if self._pipe.poll(_WATCH_S):
                 self._pipe.recv()  # nothing is said any more: EOFError
             self._memory.audio[AudioFigure.XRUNS] = self._xruns + device.xruns
-            if _describe(device).planned_frames != planned:
+            if _planned_frames(device) != planned:
                 return f"its block changed from {planned} to {device.block_frames} frames"
         return device.lost
 

@@ -110,14 +110,20 @@ class CaptureFollower:
         self._behind_frames = round(BEHIND_S * follow.sample_rate) + follow.queue_frames
         self._block = np.zeros((2, MOST_FRAMES), np.float32)
         self._out = np.zeros((memory.layout.stems, 2, MOST_FRAMES), np.float32)
+        self._queue_frames = follow.queue_frames
         self._done = 0
         self._busy_s = self._heard_s = 0.0
-        if memory.stems.end:
-            self._skip(memory.stems.end)
+        self._anew = bool(memory.stems.end)
 
     def step(self) -> bool:
         """Takes what is there, up to :data:`MOST_FRAMES`; returns whether there was something."""
         capture, stems, figures = self._memory.capture, self._memory.stems, self._memory.inference
+        if self._anew:
+            # What somebody gave before is still to be played; the path fades at its end, and would click before.
+            if self._memory.played.end - self._queue_frames < stems.end:
+                return False
+            self._anew = False
+            self._skip(stems.end)
         there = capture.end - self._done
         if there <= 0:
             return False

@@ -74,7 +74,7 @@ class LiveSession:
     def __init__(self, options: LiveOptions, *, measure: bool = False) -> None:
         self._options = options
         self._lock = threading.RLock()
-        self._over = threading.Event()
+        self._over, self._closed = threading.Event(), threading.Event()
         self._scenes = SceneStore()
         self._scene_names = self._scenes.names()
         self._phase, self._message = LivePhase.STARTING, ""
@@ -128,7 +128,7 @@ class LiveSession:
         """Ends what works on the shared memory, then the memory."""
         if self._recorder is not None:
             with contextlib.suppress(LiveError):
-                self._files = self._recorder.stop()
+                self._files = self._recorder.close()
         if self._source is not None:
             self._source.close()
         self._recorder = self._source = None
@@ -182,10 +182,10 @@ class LiveSession:
             try:
                 self._hear_audio()
                 if not self._inference.alive:
-                    played = self._position()
-                    restarts = restarts + 1 if played - played_at_restart < self._device.sample_rate else 1
-                    played_at_restart = played
+                    played = self._position() - played_at_restart
+                    restarts = restarts + 1 if played < self._device.sample_rate else 1
                     self._restart_inference(last=restarts > _MOST_RESTARTS)
+                    played_at_restart = self._position()  # a model that takes long to load has not played meanwhile
                 with self._lock:
                     if self._unsent:
                         self._send_targets()
@@ -203,16 +203,17 @@ class LiveSession:
             self._find_anew()
 
     def _hear(self, message: object) -> None:
-        match message:
-            case DeviceStarted(device=device, queue_frames=frames):
-                self._device, self._queue_frames = device, frames
-                self._phase, self._message = LivePhase.PLAYING, ""
-                self._sent, self._unsent = {}, True  # a callback that begins anew has neutral strips
-            case DeviceLost(reason=reason):
-                self._phase, self._message = LivePhase.LOST, reason
-                self._losses += 1
-            case _:
-                pass
+        with self._lock:
+            match message:
+                case DeviceStarted(device=device, queue_frames=frames):
+                    self._device, self._queue_frames = device, frames
+                    self._phase, self._message = LivePhase.PLAYING, ""
+                    self._sent, self._unsent = {}, True  # a callback that begins anew has neutral strips
+                case DeviceLost(reason=reason):
+                    self._losses += self._phase is not LivePhase.LOST
+                    self._phase, self._message = LivePhase.LOST, reason
+                case _:
+                    pass
 
     def _restart_inference(self, *, last: bool) -> None:
         self._inference.close()
@@ -223,13 +224,14 @@ class LiveSession:
                 code="live.model",
             )
         with self._lock:
-            if self._memory is None:
+            memory = self._memory
+            if memory is None or self._over.is_set():
                 return  # the session was stopped meanwhile
             self._restarts += 1
             self._inference = ProcessLink(run_inference, "live inference", self._log)
         self._describe()
         self._prepare()
-        self._follow(self._memory)
+        self._follow(memory)
 
     def _find_anew(self) -> None:
         """Looks for the lost device in new processes, since the library of this one is stuck.
@@ -240,7 +242,7 @@ class LiveSession:
         while not self._over.wait(RETRY_S):
             with self._lock:
                 memory = self._memory
-                if memory is None:
+                if memory is None or self._over.is_set():
                     return
                 self._audio.close()
                 self._audio = ProcessLink(run_audio, "live audio", self._log)
@@ -266,15 +268,18 @@ class LiveSession:
     def _end(self, message: str, code: str = "") -> None:
         """From the watching thread: everything is closed, and the state says why."""
         with self._lock:
-            if self._memory is None:
+            if self._memory is None or self._over.is_set():
                 return
             self._last = self._state(self._memory, LivePhase.ENDED, message, code)
             self._over.set()
-            self._cleanup.close()
+        # Without the lock: processes may take seconds to end, and doors look how it stands meanwhile.
+        self._cleanup.close()
+        self._closed.set()
 
     def stop(self) -> None:
         """Ends the session; again, it does nothing."""
         self._end("")
+        self._closed.wait()
         if threading.current_thread() is not self._watcher:
             self._watcher.join()
 
@@ -289,7 +294,7 @@ class LiveSession:
     def state(self) -> LiveState:
         """How it stands now."""
         with self._lock:
-            if self._memory is None:
+            if self._last is not None or self._memory is None:
                 assert self._last is not None, "it plays from the constructor on"
                 return self._last
             return self._state(self._memory, self._phase, self._message)
@@ -400,8 +405,10 @@ class LiveSession:
             LiveError: ``live.scene``.
         """
         with self._lock:
-            self._scenes.store(name, self._strips, self._monitor_gain_db)
-            self._scene_names = self._scenes.names()
+            strips, monitor_gain_db = dict(self._strips), self._monitor_gain_db
+        # Without the lock: the file has one of its own, which another process may hold for seconds.
+        self._scenes.store(name, strips, monitor_gain_db)
+        self._scene_names = self._scenes.names()
 
     def recall_scene(self, name: str) -> None:
         """Moves all strips to how they stood in a scene, at the same frame; stems that it does not know stay.
@@ -422,7 +429,7 @@ class LiveSession:
             LiveError: ``live.recording``.
         """
         recorder = self._recorder
-        if recorder is None:
+        if recorder is None or self._over.is_set():
             raise LiveError("the session has ended", hint="Start another one.", code="live.idle")
         return str(recorder.start(Path(folder)))
 

@@ -202,3 +202,19 @@ def test_the_callback_allocates_no_memory_for_samples_and_keeps_none():
         )
         assert rig.memory.audio[AudioFigure.LATE_TIMES] == 1
         assert grown < 1_024
+
+
+def test_inference_that_is_back_before_it_was_missed_does_not_click():
+    """What was given before its end is played to its end, then it fades."""
+    tone = np.tile(0.5 * np.sin(2 * np.pi * 110 * np.arange(3 * RATE) / RATE), (2, 1)).astype(np.float32)
+    with live_rig(safety_frames=RATE // 2) as rig:
+        rig.play(tone[:, :51_200], [256] * 200)
+        rig.play(tone[:, 51_200:56_320], [256] * 20, [True] * 20)
+        rig.restart()
+        rig.play(tone[:, 56_320:], [256] * 340)
+        played = np.zeros((8, 100_000), np.float32)
+        assert rig.memory.played.read(rig.memory.played.end - 100_000, played)
+        assert rig.memory.audio[AudioFigure.LATE_TIMES] == 1
+        assert rig.memory.audio[AudioFigure.WET] == 1.0
+    of_tone, of_fade = 0.5 * 2 * np.pi * 110 / RATE, 0.5 / FADE_OUT_FRAMES
+    assert np.abs(np.diff(played)).max() <= of_tone + of_fade

@@ -207,7 +207,7 @@ def test_a_port_that_is_not_there_is_told_with_those_that_are(server: JackServer
     with pytest.raises(LiveError, match=r"'deck:left'.*system:capture_1") as error:
         device.start(silence)
     device.close()
-    assert error.value.code == "live.port"
+    assert error.value.code == "live.jack"
 
 
 def test_without_an_input_there_are_only_outputs_and_nothing_to_loop_back_to(server: JackServer) -> None:

@@ -159,3 +159,25 @@ def test_a_server_that_dies_and_comes_back_is_found_again():
         wait_until(lambda: session.state().counters.frames > frames + RATE // 4, "frames")
         assert session.state().counters.device_losses == 1
         assert session.state().strips[0].settings.muted
+
+
+def test_a_server_that_is_back_before_the_ports_it_is_connected_with_is_waited_for():
+    def player() -> Any:
+        client = jack_module().Client("deck", no_start_server=True)
+        for side in ("left", "right"):
+            client.outports.register(side)
+        client.activate()
+        return client
+
+    with JackServer(rate=RATE, period=256) as server:
+        deck = player()
+        with open_live(LiveOptions(device="jack", connect_from=("deck:left", "deck:right"))) as session:
+            server.kill()
+            wait_until(lambda: session.state().phase is LivePhase.LOST, "the loss")
+            deck.close()
+            server.start()
+            wait_until(lambda: "deck:left" in session.state().message, "the missing port")
+            deck = player()
+            wait_until(lambda: session.state().phase is LivePhase.PLAYING, "playing again")
+            assert session.state().counters.device_losses == 1
+            deck.close()

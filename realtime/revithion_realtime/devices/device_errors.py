@@ -65,7 +65,7 @@ def no_such_port(asked: str, names: Iterable[str]) -> LiveError:
     return LiveError(
         f"port: there is no JACK port {asked!r} to connect to; there are: {there}",
         hint="Start the program that has it first, and write its name as `jack_lsp` prints it.",
-        code="live.port",
+        code="live.jack",
     )
 
 

@@ -188,7 +188,7 @@ class JackDevice:
         """Begins to call back, and connects the ports, which tell JACK of ``path_frames``.
 
         Raises:
-            LiveError: ``live.jack``; ``live.port``: a port that was asked for is not there.
+            LiveError: ``live.jack``: it refuses, or a port that was asked for is not there.
         """
         self._path_frames = path_frames
         try:
