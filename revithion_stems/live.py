@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,17 @@ RAMP_S = 0.005
 """How long a fader takes to where it was moved, so that it does not click."""
 
 
+def check_live_rate(sample_rate: int, *, origin: str = "sample_rate") -> None:
+    """Raises :class:`LiveError` ``live.rate`` unless the preview plays at that rate, in Hz; ``origin`` is named."""
+    if sample_rate not in LIVE_RATES:
+        rates = ", ".join(map(str, LIVE_RATES))
+        raise LiveError(
+            f"{origin}: {sample_rate} Hz; {rates} are possible",
+            hint=f"Set the device to one of these, or try --rate {LIVE_RATES[1]}.",
+            code="live.rate",
+        )
+
+
 class LiveOutputs(enum.Enum):
     """What the device's outputs carry: the monitor mix, one stereo pair per stem, or the mix and then the pairs."""
 
@@ -31,9 +43,11 @@ class LiveOutputs(enum.Enum):
     STEMS = "stems"
     BOTH = "both"
 
-    def channels(self, stems: int) -> int:
-        """How many output channels that takes."""
-        return {LiveOutputs.MIX: 2, LiveOutputs.STEMS: 2 * stems, LiveOutputs.BOTH: 2 + 2 * stems}[self]
+    def names(self, stems: Sequence[str]) -> tuple[str, ...]:
+        """Names of the output channels in their order, such as ``mix_left``."""
+        mix = () if self is LiveOutputs.STEMS else ("mix",)
+        pairs = () if self is LiveOutputs.MIX else tuple(stems)
+        return tuple(f"{bus}_{side}" for bus in (*mix, *pairs) for side in ("left", "right"))
 
 
 class Tier(enum.Enum):
@@ -93,9 +107,8 @@ class LiveOptions:
     look_back_hop_s: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.sample_rate and self.sample_rate not in LIVE_RATES:
-            rates = ", ".join(map(str, LIVE_RATES))
-            raise _wrong(f"sample_rate: {self.sample_rate} Hz; {rates} are possible", code="live.rate")
+        if self.sample_rate:
+            check_live_rate(self.sample_rate)
         if self.block_frames and not SMALLEST_BLOCK <= self.block_frames <= LARGEST_BLOCK:
             raise _wrong(f"block_frames: {self.block_frames}; {SMALLEST_BLOCK} to {LARGEST_BLOCK} are possible")
         if not -1 <= self.safety_frames <= 96_000:
@@ -208,10 +221,11 @@ class LiveCounters:
         blocks: Callbacks.
         late_blocks: Callbacks in which some of the sound was dry because inference was late.
         late_times: How often it fell back to dry.
-        xruns: Overflows and underflows that the driver told of.
+        xruns: Overflows and underflows that the driver told of, and blocks for which a file was not read in time.
         device_losses: How often the device went away.
         inference_restarts: How often the process of inference ended and was started again.
         skipped_frames: Input that inference left out to catch up.
+        faults: Callbacks that a bug ended; they are silent.
         callback_ms: Longest callback, in the last second or so.
         callback_load: Share of its time that the callback needs, 0 to 1, averaged.
         inference_load: Share of real time that inference needs, 0 to 1, averaged.
@@ -226,6 +240,7 @@ class LiveCounters:
     device_losses: int = 0
     inference_restarts: int = 0
     skipped_frames: int = 0
+    faults: int = 0
     callback_ms: float = 0.0
     callback_load: float = 0.0
     inference_load: float = 0.0

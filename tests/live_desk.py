@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from revithion_stems.errors import LiveError
+from revithion_stems.events import CancelToken
 from revithion_stems.live import (
     HIGHEST_DB,
     LOWEST_DB,
@@ -144,8 +145,9 @@ class DeskOpener:
         self.gate.set()
         self.refusal: LiveError | None = None
 
-    def __call__(self, options: LiveOptions) -> LiveDesk:
-        assert self.gate.wait(10.0)
+    def __call__(self, options: LiveOptions, cancel: CancelToken) -> LiveDesk:
+        while not self.gate.wait(0.01):
+            cancel.raise_if_cancelled()
         if self.refusal is not None:
             raise self.refusal
         self.sessions.append(LiveDesk(options=options))

@@ -69,7 +69,7 @@ class LiveRig:
         self.path = AudioPath(self.plan, memory)
         self._follow = Follow(memory=memory.name, layout=memory.layout, sample_rate=RATE, queue_frames=queue)
         self.follower = CaptureFollower(processor, memory, self._follow)
-        self._channels = outputs.channels(memory.layout.stems)
+        self._channels = len(outputs.names(processor.stems))
 
     def restart(self) -> None:
         """As if the process of inference had ended and been started again."""

@@ -41,6 +41,7 @@ from revithion_bridge.path_jail import PathJail, default_roots
 from revithion_bridge.service import DaemonService
 from revithion_bridge.zmq_doors import SOCKET_FOLDER_PREFIX, ZmqDoors
 from revithion_stems.errors import RevithionError
+from revithion_stems.events import CancelToken
 from revithion_stems.live import LiveControl, LiveOptions
 from revithion_stems.version import __version__
 
@@ -215,11 +216,11 @@ class Daemon:
         self._over.set()
 
 
-def _open_live(options: LiveOptions) -> LiveControl:
+def _open_live(options: LiveOptions, cancel: CancelToken) -> LiveControl:
     """Starts a live session. Imported when it is asked for: most daemons never play, and stay small."""
     from revithion_realtime.session import open_live
 
-    return open_live(options)
+    return open_live(options, cancel)
 
 
 @contextlib.contextmanager

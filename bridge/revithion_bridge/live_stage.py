@@ -38,6 +38,7 @@ from revithion_bridge.messages import (
 from revithion_bridge.path_jail import PathJail
 from revithion_bridge.service_api import Caller
 from revithion_stems.errors import RevithionError, unexpected_error
+from revithion_stems.events import CancelToken
 from revithion_stems.fader_law import fader_gain_db, fader_position
 from revithion_stems.live import (
     LOWEST_DB,
@@ -52,8 +53,8 @@ from revithion_stems.live import (
 _LOG = logging.getLogger(__name__)
 LIVE_STEMS = ("vocals", "drums", "bass", "other", "guitar", "piano", "accompaniment")
 """All that any of the models gives."""
-OpenLive: TypeAlias = Callable[[LiveOptions], LiveControl]
-"""Starts a session; blocks for seconds, and raises RevithionError."""
+OpenLive: TypeAlias = Callable[[LiveOptions, CancelToken], LiveControl]
+"""Starts a session; blocks for seconds, or until the token is raised, and raises RevithionError."""
 
 
 class LiveStage:
@@ -80,6 +81,7 @@ class LiveStage:
         self._kept = dict.fromkeys(stems, StripSettings())
         self._session: LiveControl | None = None
         self._told: LiveSessionChanged | None = None
+        self._cancel = CancelToken()  # of the last start
         self._why = ("", "")  # message and code of what ended the last session by itself
         # Scenes are in a file, which is no work for the loop; what is moved after a scene still comes after it.
         self._order = asyncio.Lock()
@@ -185,7 +187,8 @@ class LiveStage:
             transition.exception()  # it is told to who asked, if he is still there
 
     async def _start(self, options: LiveOptions) -> None:
-        session = await asyncio.to_thread(self._open_live, options)
+        self._cancel = CancelToken()
+        session = await asyncio.to_thread(self._open_live, options, self._cancel)
         try:
             for strip in session.state().strips:
                 kept = self._kept.get(strip.stem, strip.settings)
@@ -198,6 +201,7 @@ class LiveStage:
         self._watching = asyncio.create_task(self._watch(session))
 
     async def _stop(self) -> None:
+        self._cancel.cancel()
         while self._transition is not None:
             await asyncio.wait((self._transition,))
         session, self._session, self._why = self._session, None, ("", "")

@@ -89,6 +89,8 @@ class AudioPath:
         self._plan = plan
         self._frame = first_frame
         self.mixer = StripMixer(stems, plan.sample_rate, most)
+        for slot, value in enumerate(memory.targets):
+            self.mixer.move(slot, float(value), 0)
         self._ramp_frames = round(RAMP_S * plan.sample_rate)
         self._stem_count = stems
         self._input = np.zeros((2, most), np.float32)
@@ -142,7 +144,8 @@ class AudioPath:
             source = self._memory.source
             if freewheel:
                 _wait_for(source, self._frame + frames)
-            _read(source, self._frame, block)
+            if not _read(source, self._frame, block):
+                self._memory.audio[AudioFigure.STARVED_BLOCKS] += 1
         else:
             np.copyto(block, capture)
         finite = self._finite[:, :frames]

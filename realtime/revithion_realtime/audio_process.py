@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -15,7 +14,7 @@ from revithion_realtime.memory.figures import AudioFigure
 from revithion_realtime.memory.live_memory import LiveLayout, LiveMemory
 from revithion_realtime.process_link import child_process
 from revithion_stems.errors import LiveError
-from revithion_stems.live import LiveOptions, LiveOutputs
+from revithion_stems.live import LiveOptions
 
 RETRY_S = 1.0
 """How often a lost device is looked for."""
@@ -91,13 +90,6 @@ class DeviceLost:
     reason: str
 
 
-def output_names(outputs: LiveOutputs, stems: Sequence[str]) -> tuple[str, ...]:
-    """Names of the output channels, in their order."""
-    mix = () if outputs is LiveOutputs.STEMS else ("mix",)
-    pairs = () if outputs is LiveOutputs.MIX else stems
-    return tuple(f"{bus}_{side}" for bus in (*mix, *pairs) for side in ("left", "right"))
-
-
 def run_audio(pipe: Connection) -> None:
     """The process: opens the device, plays, finds it again when it is lost, until the pipe is closed."""
     with child_process(pipe):
@@ -119,7 +111,7 @@ def run_audio(pipe: Connection) -> None:
 def _open(request: OpenDevice) -> AudioDevice:
     return open_device(
         request.options,
-        output_names=output_names(request.options.outputs, request.stems),
+        output_names=request.options.outputs.names(request.stems),
         with_input=request.measure or not request.options.source,
     )
 

@@ -31,7 +31,7 @@ class LoopProbe:
     def __init__(self, path: AudioPath, plan: PathPlan, memory: LiveMemory) -> None:
         self._path = path
         self._audio = memory.audio
-        self._played = np.zeros((plan.outputs.channels(memory.layout.stems), plan.most_frames), np.float32)
+        self._played = np.zeros((2, plan.most_frames), np.float32)
         self._level = np.zeros(plan.most_frames, np.float32)
         self._pause_frames = round(_PAUSE_S * plan.sample_rate) + plan.algorithm_frames + plan.queue_frames
         self._sent = self._heard = self._next = 0

@@ -7,14 +7,17 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Generator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from revithion_stems.errors import LiveError, RevithionError, unexpected_error
+from revithion_stems.events import CancelToken
 
 _END_S = 3.0
+_LOOK_S = 0.2
 
 
 class ProcessLink:
@@ -68,14 +71,19 @@ class ProcessLink:
             self.receive(0.0)
             raise self._gone() from None
 
-    def receive(self, timeout_s: float) -> Any:
+    def receive(self, timeout_s: float, cancel: CancelToken | None = None) -> Any:
         """The next message.
 
+        Args:
+            timeout_s: How long to wait.
+            cancel: Ends the waiting.
+
         Raises:
+            Cancelled: The token was raised.
             RevithionError: The process sent an error, ended, or did not answer in time (``live.failed``).
         """
         try:
-            if not self._pipe.poll(timeout_s):
+            if not self._wait(timeout_s, cancel):
                 raise LiveError(
                     f"{self._name} did not answer within {timeout_s:g} s",
                     hint="Look whether the machine is overloaded or the audio driver hangs, then try again.",
@@ -87,6 +95,15 @@ class ProcessLink:
         if isinstance(message, RevithionError):
             raise message
         return message
+
+    def _wait(self, timeout_s: float, cancel: CancelToken | None) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not self._pipe.poll(max(0.0, min(_LOOK_S, deadline - time.monotonic()))):
+            if cancel is not None:
+                cancel.raise_if_cancelled()
+            if time.monotonic() >= deadline:
+                return False
+        return True
 
     def close(self) -> None:
         """Ends the process: by closing the pipe, then by force. Never raises; again, it does nothing."""

@@ -8,29 +8,17 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from revithion_realtime.audio_path import queue_frames
-from revithion_realtime.audio_process import (
-    RETRY_S,
-    STUCK,
-    DeviceLost,
-    DeviceOpened,
-    DeviceStarted,
-    OpenDevice,
-    StartDevice,
-    other_rate,
-    run_audio,
-)
+from revithion_realtime.audio_process import RETRY_S, STUCK, DeviceLost, DeviceStarted
 from revithion_realtime.control.file_source import FileSource
 from revithion_realtime.control.recorder import Recorder
 from revithion_realtime.control.scenes import SceneStore
 from revithion_realtime.control.strip_targets import targets
-from revithion_realtime.inference_process import Describe, Described, Follow, Prepare, Prepared, run_inference
 from revithion_realtime.memory.figures import AudioFigure, InferenceFigure
-from revithion_realtime.memory.live_memory import LiveLayout, LiveMemory
+from revithion_realtime.memory.live_memory import LiveMemory
 from revithion_realtime.memory.move_ring import NOW
-from revithion_realtime.process_link import ProcessLink
-from revithion_stems.config import state_dir
+from revithion_realtime.session_processes import SessionProcesses
 from revithion_stems.errors import LiveError, RevithionError
+from revithion_stems.events import CancelToken
 from revithion_stems.live import (
     HIGHEST_DB,
     LOWEST_DB,
@@ -44,12 +32,6 @@ from revithion_stems.live import (
     StripState,
     Tier,
 )
-
-OPEN_S = 30.0
-"""How long a device may take to open."""
-
-LOAD_S = 600.0
-"""How long a model may take to load: its weights may have to be pulled first."""
 
 _WATCH_S = 0.05
 _SILENT_DB = -120.0
@@ -66,12 +48,13 @@ class LiveSession:
     Args:
         options: How it runs.
         measure: It plays impulses through a loop in place of stems; see :mod:`revithion_realtime.measure`.
+        cancel: Gives up the start.
 
     Raises:
         RevithionError: The device, the model or the file can't be used; nothing is left behind.
     """
 
-    def __init__(self, options: LiveOptions, *, measure: bool = False) -> None:
+    def __init__(self, options: LiveOptions, *, measure: bool = False, cancel: CancelToken | None = None) -> None:
         self._options = options
         self._lock = threading.RLock()
         self._over, self._closed = threading.Event(), threading.Event()
@@ -80,38 +63,27 @@ class LiveSession:
         self._phase, self._message = LivePhase.STARTING, ""
         self._restarts = self._losses = 0
         self._sent: dict[int, float] = {}
-        self._memory: LiveMemory | None = None
+        self._unsent = False
         self._recorder: Recorder | None = None
         self._files: tuple[Path, ...] = ()
         self._source: FileSource | None = None
         self._last: LiveState | None = None
-        self._cleanup = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
-            self._start(stack, measure=measure)
+            self._memory: LiveMemory | None = None
+            stack.callback(self._free)
+            self._processes = SessionProcesses(options, measure=measure, cancel=cancel)
+            stack.callback(self._processes.close)
+            self._start(measure=measure)
             self._cleanup = stack.pop_all()
         self._watcher = threading.Thread(target=self._watch, name="live session", daemon=True)
         self._watcher.start()
 
-    def _start(self, stack: contextlib.ExitStack, *, measure: bool) -> None:
-        options = self._options
-        self._log = state_dir() / "live.log"
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        self._log.write_bytes(b"")  # what libraries print is of this session alone
-        stack.callback(self._free)
-        self._inference = ProcessLink(run_inference, "live inference", self._log)
-        stack.callback(lambda: self._inference.close())  # the one that there is then
-        self._audio = ProcessLink(run_audio, "live audio", self._log)
-        stack.callback(lambda: self._audio.close())
-        self._described = self._describe()
-        self._device = self._open_device(measure=measure)
-        self._prepared = self._prepare()
-        rate, hop_frames = self._device.sample_rate, self._prepared.hop_frames
-        self._queue_frames = queue_frames(self._device.planned_frames, hop_frames, options.safety_frames)
-        path_frames = self._prepared.latency_frames + self._queue_frames
-        self._memory = memory = LiveMemory(LiveLayout.fitting(len(self._described.stems), rate, path_frames))
-        self._strips = dict.fromkeys(self._described.stems, StripSettings())
+    def _start(self, *, measure: bool) -> None:
+        options, processes = self._options, self._processes
+        rate, self._stems = processes.device.sample_rate, processes.described.stems
+        self._memory = memory = LiveMemory(processes.layout)
+        self._strips = dict.fromkeys(self._stems, StripSettings())
         self._monitor_gain_db = 0.0
-        self._recorder = Recorder(memory.played, self._described.stems, sample_rate=rate, latency_frames=path_frames)
         if options.source and not measure:
             self._source = FileSource(
                 Path(options.source),
@@ -121,8 +93,8 @@ class LiveSession:
                 loop=options.loop,
             )
             self._source.start()
-        self._follow(memory)
-        self._play(memory)
+        self._hear(processes.play(memory))
+        self._recorder = Recorder(memory.played, self._stems, sample_rate=rate, latency_frames=self.budget.path_frames)
 
     def _free(self) -> None:
         """Ends what works on the shared memory, then the memory."""
@@ -142,48 +114,15 @@ class LiveSession:
 
     # --- the processes ---
 
-    def _describe(self) -> Described:
-        self._inference.send(Describe(model=self._options.model, look_back_hop_s=self._options.look_back_hop_s))
-        return self._inference.receive(LOAD_S)
-
-    def _prepare(self) -> Prepared:
-        self._inference.send(Prepare(sample_rate=self._device.sample_rate))
-        return self._inference.receive(LOAD_S)
-
-    def _open_device(self, *, measure: bool = False) -> DeviceOpened:
-        self._audio.send(OpenDevice(options=self._options, stems=self._described.stems, measure=measure))
-        return self._audio.receive(OPEN_S)
-
-    def _play(self, memory: LiveMemory) -> None:
-        self._audio.send(
-            StartDevice(
-                memory=memory.name,
-                layout=memory.layout,
-                algorithm_frames=self._prepared.latency_frames,
-                hop_frames=self._prepared.hop_frames,
-            )
-        )
-        self._hear(self._audio.receive(OPEN_S))
-
-    def _follow(self, memory: LiveMemory) -> None:
-        self._inference.send(
-            Follow(
-                memory=memory.name,
-                layout=memory.layout,
-                sample_rate=self._device.sample_rate,
-                queue_frames=self._queue_frames,
-            )
-        )
-
     def _watch(self) -> None:
         """Its thread: hears what the processes say, starts inference again, sends what did not fit, ends at the end."""
         played_at_restart, restarts = -math.inf, 0
         while not self._over.wait(_WATCH_S):
             try:
                 self._hear_audio()
-                if not self._inference.alive:
+                if not self._processes.inference.alive:
                     played = self._position() - played_at_restart
-                    restarts = restarts + 1 if played < self._device.sample_rate else 1
+                    restarts = restarts + 1 if played < self._processes.device.sample_rate else 1
                     self._restart_inference(last=restarts > _MOST_RESTARTS)
                     played_at_restart = self._position()  # a model that takes long to load has not played meanwhile
                 with self._lock:
@@ -195,20 +134,19 @@ class LiveSession:
 
     def _hear_audio(self) -> None:
         try:
-            while self._audio.has_message:
-                self._hear(self._audio.receive(0.0))
+            while self._processes.audio.has_message:
+                self._hear(self._processes.audio.receive(0.0))
         except LiveError as exc:
             if exc.code != STUCK or self._phase is not LivePhase.LOST:
                 raise
-            self._find_anew()
+            self._find_device()
 
     def _hear(self, message: object) -> None:
         with self._lock:
             match message:
                 case DeviceStarted(device=device, queue_frames=frames):
-                    self._device, self._queue_frames = device, frames
+                    self._processes.device, self._queue_frames = device, frames
                     self._phase, self._message = LivePhase.PLAYING, ""
-                    self._sent, self._unsent = {}, True  # a callback that begins anew has neutral strips
                 case DeviceLost(reason=reason):
                     self._losses += self._phase is not LivePhase.LOST
                     self._phase, self._message = LivePhase.LOST, reason
@@ -216,44 +154,26 @@ class LiveSession:
                     pass
 
     def _restart_inference(self, *, last: bool) -> None:
-        self._inference.close()
         if last:
             raise LiveError(
-                f"{self._described.name} ends again and again",
-                hint=f"See {self._log}; try another model.",
+                f"{self._processes.described.name} ends again and again",
+                hint=f"See {self._processes.log}; try another model.",
                 code="live.model",
             )
-        with self._lock:
-            memory = self._memory
-            if memory is None or self._over.is_set():
-                return  # the session was stopped meanwhile
+        if self._memory is not None:
             self._restarts += 1
-            self._inference = ProcessLink(run_inference, "live inference", self._log)
-        self._describe()
-        self._prepare()
-        self._follow(memory)
+            self._processes.restart_inference(self._memory)
 
-    def _find_anew(self) -> None:
-        """Looks for the lost device in new processes, since the library of this one is stuck.
-
-        Raises:
-            LiveError: ``live.rate``: it came back at another rate.
-        """
-        while not self._over.wait(RETRY_S):
-            with self._lock:
-                memory = self._memory
-                if memory is None or self._over.is_set():
-                    return
-                self._audio.close()
-                self._audio = ProcessLink(run_audio, "live audio", self._log)
+    def _find_device(self) -> None:
+        """Looks for a lost device whose library is stuck, until it is there or the session ends."""
+        while not self._over.wait(RETRY_S) and self._memory is not None:
             try:
-                opened = self._open_device()
-                if opened.sample_rate == self._device.sample_rate:
-                    self._play(memory)
-                    return
-            except RevithionError:
-                continue
-            raise other_rate(opened.name, opened.sample_rate, self._device.sample_rate)
+                self._hear(self._processes.find_device(self._memory))
+            except LiveError as exc:
+                if exc.code == "live.rate":
+                    raise
+            else:
+                return
 
     def _watch_source(self) -> None:
         source = self._source
@@ -261,8 +181,7 @@ class LiveSession:
             return
         if source.error is not None:
             raise source.error
-        tail = self._prepared.latency_frames + self._queue_frames
-        if source.ended is not None and self._position() >= source.ended + tail:
+        if source.ended is not None and self._position() >= source.ended + self.budget.path_frames:
             self._end("the file has ended")
 
     def _end(self, message: str, code: str = "") -> None:
@@ -306,9 +225,9 @@ class LiveSession:
             message, code = recorder.error.message, recorder.error.code
         return LiveState(
             phase=phase,
-            model=self._described.name,
-            device=self._device.name,
-            block_frames=self._device.block_frames,
+            model=self._processes.described.name,
+            device=self._processes.device.name,
+            block_frames=self._processes.device.block_frames,
             budget=self.budget,
             strips=tuple(
                 StripState(
@@ -328,7 +247,8 @@ class LiveSession:
                 blocks=int(audio[AudioFigure.BLOCKS]),
                 late_blocks=int(audio[AudioFigure.LATE_BLOCKS]),
                 late_times=int(audio[AudioFigure.LATE_TIMES]),
-                xruns=int(audio[AudioFigure.XRUNS]),
+                xruns=int(audio[AudioFigure.XRUNS] + audio[AudioFigure.STARVED_BLOCKS]),
+                faults=int(audio[AudioFigure.FAULTS]),
                 device_losses=self._losses,
                 inference_restarts=self._restarts,
                 skipped_frames=int(inference[InferenceFigure.SKIPPED_FRAMES]),
@@ -347,9 +267,9 @@ class LiveSession:
     def budget(self) -> LatencyBudget:
         """Where the time goes; the device's share as its driver says it."""
         return LatencyBudget(
-            sample_rate=self._device.sample_rate,
-            device_frames=self._device.latency_frames,
-            algorithm_frames=self._prepared.latency_frames,
+            sample_rate=self._processes.device.sample_rate,
+            device_frames=self._processes.device.latency_frames,
+            algorithm_frames=self._processes.prepared.latency_frames,
             queue_frames=self._queue_frames,
         )
 
@@ -365,6 +285,8 @@ class LiveSession:
 
     def set_strip(self, stem: str, change: StripChange, *, at_frame: int = NOW) -> StripSettings:
         """Moves controls of a strip, all at the same frame: ``at_frame`` of the device's count, or the next block.
+
+        Moves are made in the order of the calls: one that lies ahead holds up all that follow it.
 
         Raises:
             LiveError: ``live.stem``, ``live.value``.
@@ -446,10 +368,12 @@ class LiveSession:
 
     def _send_targets(self, at_frame: int = NOW) -> None:
         """Sends what is not as it was sent last."""
-        if self._memory is None:
+        if self._memory is None or self._over.is_set():
             return
         wanted = targets(tuple(self._strips.values()), self._monitor_gain_db)
         moves = {slot: value for slot, value in wanted.items() if self._sent.get(slot) != value}
+        for slot, value in moves.items():
+            self._memory.targets[slot] = value  # where a callback that begins anew finds them
         self._unsent = not self._memory.moves.put(moves.items(), at_frame)
         if not self._unsent:
             self._sent |= moves
@@ -459,10 +383,14 @@ def _decibels(peak: float) -> float:
     return round(20.0 * math.log10(peak), 1) if peak > 1e-6 else _SILENT_DB
 
 
-def open_live(options: LiveOptions) -> LiveSession:
+def open_live(options: LiveOptions, cancel: CancelToken | None = None) -> LiveSession:
     """Starts a live session, which takes a second or some.
 
+    Args:
+        options: How it runs.
+        cancel: Gives up the start; another thread's.
+
     Raises:
-        RevithionError: The device, the model or the file can't be used; nothing is left behind.
+        RevithionError: The device, the model or the file can't be used, or it was cancelled; nothing is left behind.
     """
-    return LiveSession(options)
+    return LiveSession(options, cancel=cancel)

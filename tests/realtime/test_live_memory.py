@@ -11,12 +11,12 @@ import pytest
 
 from revithion_realtime.memory.live_memory import LiveLayout, LiveMemory
 
-LAYOUT = LiveLayout(stems=2, ring_frames=64)
+LAYOUT = LiveLayout(stems=2, path_frames=64, ring_frames=64)
 
 LATE_LOOK = """
 import numpy as np
 from revithion_realtime.memory.live_memory import LiveLayout, LiveMemory
-memory = LiveMemory(LiveLayout(stems=4, ring_frames=1 << 16))
+memory = LiveMemory(LiveLayout(stems=4, path_frames=1 << 16, ring_frames=1 << 16))
 memory.audio[0] = 7.0
 memory.played.write(np.zeros((8, 3), np.float32))
 memory.close()
@@ -27,7 +27,7 @@ TOO_LARGE = """
 from revithion_realtime.memory.live_memory import LiveLayout, LiveMemory
 from revithion_stems.errors import LiveError
 try:
-    LiveMemory(LiveLayout(stems=4, ring_frames=1 << 36))
+    LiveMemory(LiveLayout(stems=4, path_frames=1 << 36, ring_frames=1 << 36))
 except LiveError as exc:
     print(exc.code)
 """
@@ -67,6 +67,6 @@ def test_more_than_there_is_is_refused_and_no_crash_later():
 @pytest.mark.parametrize("stems", [1, 2, 6])
 def test_every_part_is_aligned(stems: int):
     at = 0
-    for kind, shape in LiveLayout(stems=stems, ring_frames=64).parts.values():
+    for kind, shape in LiveLayout(stems=stems, path_frames=64, ring_frames=64).parts.values():
         assert at % np.dtype(kind).itemsize == 0
         at += np.dtype(kind).itemsize * int(np.prod(shape))

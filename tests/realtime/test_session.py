@@ -59,7 +59,7 @@ def wait_for(condition, what: str):
 
 
 def child(session: LiveSession, name: str) -> psutil.Process:
-    link = {"audio": session._audio, "inference": session._inference}[name]
+    link = getattr(session._processes, name)
     return psutil.Process(link.pid)
 
 
@@ -230,14 +230,14 @@ def test_a_library_that_is_stuck_with_a_lost_device_is_left_behind_with_its_proc
         wait_for(lambda: session.state().counters.frames > RATE // 4, "playing")
         session.set_strip("drums", StripChange(muted=True))
         session.set_strip("bass", StripChange(solo=True))
-        before = session._audio.pid
+        before = session._processes.audio.pid
         session._phase = LivePhase.LOST
-        session._audio = stuck = Stuck(session._audio)
+        session._processes.audio = stuck = Stuck(session._processes.audio)
         wait_for(lambda: session.state().phase is LivePhase.PLAYING, "playing again")
         frames = session.state().counters.frames
         wait_for(lambda: session.state().counters.frames > frames + RATE // 4, "frames")
         assert stuck.closed
-        assert session._audio.pid != before
+        assert session._processes.audio.pid != before
         wait_for(lambda: session.state().strips[0].peak_left_db < -60 < session.state().strips[1].peak_left_db, "solo")
 
 

@@ -97,7 +97,7 @@ def test_many_hands_and_ends_at_once(mono: Path, seed: int, tmp_path: Path):
         thread.start()
     time.sleep(rng.uniform(0.0, 0.3))
     if seed == 1:
-        session._inference._process.kill()
+        session._processes.inference._process.kill()
         time.sleep(rng.uniform(0.0, 0.3))
     ends = [threading.Thread(target=session.stop) for _ in range(3)]
     for thread in ends:

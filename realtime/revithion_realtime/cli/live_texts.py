@@ -71,6 +71,8 @@ def status_line(state: LiveState) -> str:
         facts.append("all dry" if len(dry) == len(state.strips) else f"dry: {', '.join(dry)}")
     if state.recording:
         facts.append("recording")
+    if counters.faults:
+        facts.append(f"faults {counters.faults}")
     if counters.recorder_lost_frames:
         facts.append(f"lost in recording {counters.recorder_lost_frames} frames")
     if message := state.message or advice(state):

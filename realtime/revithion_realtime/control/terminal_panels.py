@@ -79,7 +79,7 @@ def counter_table(state: LiveState) -> Table:
     table.add_row("longest callback", f"{counters.callback_ms:.2f}{limit} ms")
     table.add_row("inference", _load(counters.inference_load))
     table.add_row("late blocks", _count(counters.late_blocks, f" ({counters.late_times} ×)"))
-    lost = counters.device_losses + counters.inference_restarts
+    lost = counters.device_losses + counters.inference_restarts + counters.faults
     table.add_row("xruns / restarts", _count(counters.xruns + lost, f" ({counters.xruns} / {lost})"))
     table.add_row("not recorded", _count(counters.recorder_lost_frames, " frames"))
     peak = max(state.mix_peak_left_db, state.mix_peak_right_db)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 
 from revithion_stems.errors import LiveError
-from revithion_stems.live import LIVE_RATES
+from revithion_stems.live import check_live_rate
 
 _COMMANDS = {
     # library: package manager -> the command
@@ -80,13 +80,7 @@ def check_rate(device: str, asked: int, own: int) -> int:
     Raises:
         LiveError: ``live.rate``: the preview does not play at the device's own rate.
     """
-    if (asked or own) not in LIVE_RATES:
-        rates = ", ".join(map(str, LIVE_RATES))
-        raise LiveError(
-            f"sample_rate: {device} runs at {own} Hz; the preview plays at {rates}",
-            hint=f"Set the device to one of these, or try --rate {LIVE_RATES[1]}.",
-            code="live.rate",
-        )
+    check_live_rate(asked or own, origin=f"the rate of {device}")
     return asked or own
 
 

@@ -14,6 +14,7 @@ class AudioFigure(enum.IntEnum):
     LATE_TIMES = enum.auto()
     WET = enum.auto()  # share of the stems in what is heard, 0 (dry) to 1
     XRUNS = enum.auto()
+    STARVED_BLOCKS = enum.auto()  # a file's sound was not there in time
     FAULTS = enum.auto()  # callbacks that a bug ended; they are silent
     CALLBACK_S = enum.auto()  # longest of the last second or so
     CALLBACK_LOAD = enum.auto()

@@ -15,6 +15,7 @@ from revithion_realtime.memory import frame_ring, move_ring
 from revithion_realtime.memory.figures import AudioFigure, InferenceFigure
 from revithion_realtime.memory.frame_ring import FrameRing
 from revithion_realtime.memory.move_ring import MoveRing
+from revithion_realtime.mixer.strip_slots import neutral_targets, slot_count
 from revithion_stems.errors import LiveError
 
 RING_S = 5.0
@@ -27,30 +28,39 @@ class LiveLayout:
 
     Attributes:
         stems: How many the model gives.
-        ring_frames: Capacity of each ring.
+        path_frames: Capacity of the rings that the path's delay has to fit into, many times: capture and stems.
+        ring_frames: Capacity of the others.
     """
 
     stems: int
+    path_frames: int
     ring_frames: int
 
     @classmethod
     def fitting(cls, stems: int, sample_rate: int, path_frames: int) -> LiveLayout:
-        """A layout whose rings hold the path's delay many times, at a rate in Hz."""
-        return cls(stems=stems, ring_frames=1 << math.ceil(math.log2(max(RING_S * sample_rate, 4 * path_frames))))
+        """The layout for a rate in Hz and a path of that delay."""
+        ring_frames = _power_of_two(RING_S * sample_rate)
+        return cls(stems=stems, path_frames=max(ring_frames, _power_of_two(4 * path_frames)), ring_frames=ring_frames)
 
     @property
     def parts(self) -> dict[str, tuple[Any, tuple[int, ...]]]:
         """Name → type and shape of each array; those of eight bytes first, so that all are aligned."""
         counters = frame_ring.COUNTERS
-        rings = {"capture": 2, "source": 2, "stems": 2 * self.stems, "played": 2 * self.stems}
+        rings = {
+            "capture": (2, self.path_frames),
+            "source": (2, self.ring_frames),
+            "stems": (2 * self.stems, self.path_frames),
+            "played": (2 * self.stems, self.ring_frames),
+        }
         return {
             "moves": (np.float64, (move_ring.MOVES, move_ring.FIELDS)),
+            "targets": (np.float64, (slot_count(self.stems),)),
             "audio": (np.float64, (len(AudioFigure),)),
             "inference": (np.float64, (len(InferenceFigure),)),
             "moves_counters": (np.int64, (move_ring.COUNTERS,)),
             **{f"{name}_counters": (np.int64, (counters,)) for name in rings},
             "peaks": (np.float32, (self.stems + 1, 2)),
-            **{name: (np.float32, (channels, self.ring_frames)) for name, channels in rings.items()},
+            **{name: (np.float32, shape) for name, shape in rings.items()},
         }
 
     @property
@@ -72,6 +82,7 @@ class LiveMemory:
         stems: ``[2·stems, …]``: frame k of it is what the model gave when it had heard frame k. Written by inference.
         played: ``[2·stems, …]``: the stems as they were heard, before their faders. Written by the callback.
         moves: Of controls. Put in by the control process.
+        targets: float64 ``[slots]``: where all controls were moved to last, for a callback that begins.
         audio: Figures of the callback, by :class:`AudioFigure`.
         inference: Figures of inference, by :class:`InferenceFigure`.
         peaks: float32 ``[stems + 1, 2]``: linear peaks after the strips, and of the mix.
@@ -103,12 +114,14 @@ class LiveMemory:
             FrameRing(arrays[ring], arrays[f"{ring}_counters"]) for ring in ("capture", "source", "stems", "played")
         )
         self.moves = MoveRing(arrays["moves"], arrays["moves_counters"])
+        self.targets: Any = arrays["targets"]
         self.audio: Any = arrays["audio"]
         self.inference: Any = arrays["inference"]
         self.peaks: Any = arrays["peaks"]
         if self._owner:
             for array in arrays.values():
                 array.fill(0)  # also touches each page, so that no callback is the first to
+            self.targets[:] = neutral_targets(layout.stems)
 
     @property
     def name(self) -> str:
@@ -125,6 +138,10 @@ class LiveMemory:
         segment: Any = self._segment
         segment._buf = segment._mmap = None
         segment.close()
+
+
+def _power_of_two(least: float) -> int:
+    return 1 << math.ceil(math.log2(least))
 
 
 def _reserve(segment: SharedMemory) -> None:

@@ -34,3 +34,8 @@ def monitor_slot(strips: int) -> int:
 def slot_count(strips: int) -> int:
     """How many targets a mixer of so many strips has."""
     return monitor_slot(strips) + 1
+
+
+def neutral_targets(strips: int) -> list[float]:
+    """Where all targets stand if nobody moved them, in the order of their numbers."""
+    return [0.0 if slot is Slot.FILTER else 1.0 for slot in Slot] * strips + [1.0]

@@ -30,8 +30,8 @@ from typing import Final
 import numpy as np
 
 from revithion_realtime.models.asymmetric_stft import Complex64, StftDesign, StreamingStft
-from revithion_realtime.models.rate_conversion import check_live_rate
 from revithion_stems.audio import Float32
+from revithion_stems.live import check_live_rate
 
 STEMS: Final = ("drums", "bass", "other", "vocals")
 

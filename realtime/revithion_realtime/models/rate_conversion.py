@@ -25,7 +25,7 @@ import numpy.typing as npt
 from revithion_realtime.block_processor import BlockProcessor
 from revithion_stems.audio import Float32
 from revithion_stems.errors import LiveError
-from revithion_stems.live import LIVE_RATES
+from revithion_stems.live import check_live_rate
 
 PASS_HZ = 20_000.0
 """Flat up to here."""
@@ -130,16 +130,6 @@ def reference_resample(samples: Float32, from_rate: int, to_rate: int, delay: fl
         newest, phase = divmod(j * down, up)
         out[:, j] = padded[:, newest : newest + taps] @ table[phase]
     return out.astype(np.float32)
-
-
-def check_live_rate(sample_rate: int) -> None:
-    """Raises :class:`LiveError` (``live.rate``) unless a device can have this rate, in Hz."""
-    if sample_rate not in LIVE_RATES:
-        raise LiveError(
-            f"sample_rate: {sample_rate} Hz; {', '.join(map(str, LIVE_RATES))} are possible",
-            hint="Set the device to one of them.",
-            code="live.rate",
-        )
 
 
 class Resampled:
