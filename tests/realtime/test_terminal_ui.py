@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from queue import SimpleQueue
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from live_desk import STEMS, LiveDesk
 from revithion_realtime.control.strip_column import METER_ROWS, filter_text, meter_rows, nudged_db, pan_text
 from revithion_realtime.control.terminal_panels import advice, title_line
 from revithion_realtime.control.terminal_ui import LiveTerminal
-from revithion_stems.errors import DaemonError
+from revithion_stems.errors import DaemonError, RevithionError
 from revithion_stems.live import LatencyBudget, LiveCounters, LivePhase, LiveState, StripChange, StripSettings, Tier
 
 SIZE = (80, 24)
@@ -329,6 +330,22 @@ def test_a_click_chooses_the_strip():
 
 
 # errors
+
+
+def test_an_error_of_a_controller_is_a_notice():
+    errors: SimpleQueue[RevithionError] = SimpleQueue()
+    errors.put(DaemonError("the controller is gone", hint="Plug it in again."))
+    notices: list[str] = []
+
+    async def main() -> None:
+        app = LiveTerminal(LiveDesk(), errors=errors)
+        async with app.run_test(size=SIZE) as pilot:
+            await app.poll()
+            await pilot.pause()
+            notices.extend(notice.message for notice in app._notifications)  # pyright: ignore
+
+    asyncio.run(main())
+    assert notices == ["the controller is gone\nPlug it in again."]
 
 
 def test_what_the_session_refuses_is_a_notice():

@@ -7,6 +7,7 @@ import functools
 import sys
 import time
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +24,7 @@ from revithion_stems.live import LiveControl, LiveOptions, LiveOutputs, LivePhas
 
 if TYPE_CHECKING:
     from revithion_realtime.control.midi_desk import MidiDesk
+    from revithion_stems.errors import RevithionError
 
 _EXAMPLES = """Examples:
 
@@ -174,12 +176,13 @@ def _show(control: LiveControl, given: dict[str, Any], *, json_mode: bool) -> No
     printing = json_mode or given["no_ui"] or given["seconds"] is not None
     printing = printing or not (sys.stdin.isatty() and sys.stdout.isatty())
     record_to = str(given["record"] or "recordings")
+    errors: SimpleQueue[RevithionError] = SimpleQueue()
     with contextlib.ExitStack() as stack:
         if given["midi"] is not None or given["midi_learn"] is not None:
             from revithion_realtime.control.midi_desk import open_midi
 
             # Nothing may be printed over the faders.
-            notify = functools.partial(report_error, json_mode=json_mode) if printing else None
+            notify = functools.partial(report_error, json_mode=json_mode) if printing else errors.put
             desk = stack.enter_context(
                 open_midi(control, given["midi"] or "", given["midi_map"], record_to=record_to, notify=notify)
             )
@@ -190,7 +193,7 @@ def _show(control: LiveControl, given: dict[str, Any], *, json_mode: bool) -> No
         else:
             from revithion_realtime.control.terminal_ui import run_terminal
 
-            run_terminal(control, record_to=record_to)
+            run_terminal(control, record_to=record_to, errors=errors)
 
 
 def _learn(desk: MidiDesk, target: str, *, json_mode: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import ClassVar
 
 from rich.table import Table
@@ -76,6 +77,7 @@ class LiveTerminal(App[None]):
     Args:
         control: The session.
         record_to: Folder that ``r`` records into.
+        errors: Of others, such as a controller's; they are shown.
     """
 
     CSS = """
@@ -112,8 +114,11 @@ class LiveTerminal(App[None]):
         Binding("q,ctrl+q", "quit"),
     ]
 
-    def __init__(self, control: LiveControl, *, record_to: str = "recordings") -> None:
+    def __init__(
+        self, control: LiveControl, *, record_to: str = "recordings", errors: SimpleQueue[RevithionError] | None = None
+    ) -> None:
         super().__init__()
+        self._errors = errors
         self._control = control
         self._record_to = record_to
         self._state = control.state()
@@ -141,6 +146,8 @@ class LiveTerminal(App[None]):
 
     async def poll(self) -> None:
         """Asks the session how it stands, and shows that."""
+        while self._errors is not None and not self._errors.empty():
+            self._tell(self._errors.get())
         try:
             self._state = self._control.state()
             self._trouble = ""
@@ -223,10 +230,13 @@ class LiveTerminal(App[None]):
             # At once: a key that repeats is faster than the next look, and goes on from what it sees.
             self._state = self._control.state()
         except RevithionError as exc:
-            self.notify(f"{exc.message}\n{exc.hint}", severity="error", markup=False)
+            self._tell(exc)
             return False
         self._draw()
         return True
+
+    def _tell(self, error: RevithionError) -> None:
+        self.notify(f"{error.message}\n{error.hint}", severity="error", markup=False)
 
     async def _build_columns(self) -> None:
         self._columns = [StripColumn(strip, self._change, self.choose) for strip in self._state.strips]
@@ -248,7 +258,9 @@ class LiveTerminal(App[None]):
         self._keys.update(Text(message, "bold red") if message else Text(_KEYS, "dim"))
 
 
-def run_terminal(control: LiveControl, *, record_to: str = "recordings") -> None:
+def run_terminal(
+    control: LiveControl, *, record_to: str = "recordings", errors: SimpleQueue[RevithionError] | None = None
+) -> None:
     """Shows a session in the terminal until it ends or the user leaves; who called this then ends the session, or not.
 
     From the main thread.
@@ -256,5 +268,6 @@ def run_terminal(control: LiveControl, *, record_to: str = "recordings") -> None
     Args:
         control: The session.
         record_to: Folder that ``r`` records into.
+        errors: Of others, such as a controller's; they are shown.
     """
-    LiveTerminal(control, record_to=record_to).run()
+    LiveTerminal(control, record_to=record_to, errors=errors).run()
