@@ -53,6 +53,7 @@ from revithion_stems.live import (
 _LOG = logging.getLogger(__name__)
 LIVE_STEMS = ("vocals", "drums", "bass", "other", "guitar", "piano", "accompaniment")
 """All that any of the models gives."""
+_ENDING_S = 0.02
 OpenLive: TypeAlias = Callable[[LiveOptions, CancelToken], LiveControl]
 """Starts a session; blocks for seconds, or until the token is raised, and raises RevithionError."""
 
@@ -87,6 +88,7 @@ class LiveStage:
         self._order = asyncio.Lock()
         self._transition: asyncio.Task[Any] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._ending = False  # by itself
         self.answers: Mapping[type[Request], Callable[[Any, Caller], Awaitable[Reply]]] = {
             SetLive: self._answer_set,
             GetLive: self._answer_get,
@@ -117,6 +119,9 @@ class LiveStage:
     # --- requests ---
 
     async def _answer_get(self, _request: GetLive, _: Caller) -> Reply:
+        # Who hears that it has ended finds its take whole.
+        while self._ending or (self._session is not None and self._session.state().phase is LivePhase.ENDED):
+            await asyncio.sleep(_ENDING_S)
         return self._live()
 
     async def _answer_set(self, request: SetLive, _: Caller) -> Reply:
@@ -238,11 +243,13 @@ class LiveStage:
                 self._why = (state.message, state.code)
                 break
             self._publish(_levels_event(state))
-        self._session = None
+        self._session, self._ending = None, True
         try:
             await self._alone(self._end(session, *self._why))
         except RevithionError as exc:
             _LOG.warning("the live session did not end well: %s", exc.message)
+        finally:
+            self._ending = False
 
     # --- what is told ---
 

@@ -360,3 +360,25 @@ async def test_a_new_subscriber_is_told_how_it_stands():
         first, *others = it.stage.standing()
         assert isinstance(first, LiveSessionChanged)
         assert {event.stem: event.gain_db for event in others} == {**dict.fromkeys(STEMS, 0.0), "bass": -3.0}
+
+
+@loop_test
+async def test_who_hears_that_a_session_has_ended_finds_all_of_it_ended():
+    async with on_stage() as it:
+        await it.ask(StartLive())
+        (session,) = it.opener.sessions
+        stop, may_end = session.stop, threading.Event()
+
+        def slow_stop() -> None:
+            assert may_end.wait(10.0)
+            stop()
+
+        session.stop = slow_stop
+        session.change(phase=LivePhase.ENDED, message="the file has ended")
+        asked = asyncio.create_task(it.ask(GetLive()))
+        await asyncio.sleep(0.3)
+        assert not asked.done()
+        may_end.set()
+        live = await asked
+        assert (live.session, live.message) == (None, "the file has ended")
+        assert session.stopped == 1
