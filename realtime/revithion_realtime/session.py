@@ -17,7 +17,7 @@ from revithion_realtime.memory.figures import AudioFigure, InferenceFigure
 from revithion_realtime.memory.live_memory import LiveMemory
 from revithion_realtime.memory.move_ring import NOW
 from revithion_realtime.session_processes import SessionProcesses
-from revithion_stems.errors import LiveError, RevithionError
+from revithion_stems.errors import LiveError, RevithionError, unexpected_error
 from revithion_stems.events import CancelToken
 from revithion_stems.live import (
     HIGHEST_DB,
@@ -129,8 +129,9 @@ class LiveSession:
                     if self._unsent:
                         self._send_targets()
                 self._watch_source()
-            except RevithionError as exc:
-                self._end(exc.message, exc.code)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, nobody else would hear of it
+                error = exc if isinstance(exc, RevithionError) else unexpected_error(exc)
+                self._end(error.message, error.code)
 
     def _hear_audio(self) -> None:
         try:
@@ -185,15 +186,17 @@ class LiveSession:
             self._end("the file has ended")
 
     def _end(self, message: str, code: str = "") -> None:
-        """From the watching thread: everything is closed, and the state says why."""
+        """Everything is closed, and the state says why."""
         with self._lock:
             if self._memory is None or self._over.is_set():
                 return
             self._last = self._state(self._memory, LivePhase.ENDED, message, code)
             self._over.set()
         # Without the lock: processes may take seconds to end, and doors look how it stands meanwhile.
-        self._cleanup.close()
-        self._closed.set()
+        try:
+            self._cleanup.close()
+        finally:
+            self._closed.set()
 
     def stop(self) -> None:
         """Ends the session; again, it does nothing."""
