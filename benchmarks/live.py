@@ -130,7 +130,7 @@ def time_callback(strips: str, block: int, blocks: int) -> Row:
     times: list[float] = []
     with live_rig(block_frames=block, outputs=LiveOutputs.BOTH) as rig:
         rig.memory.moves.put(targets((STRIPS[strips],) * 4, 0.0).items())
-        outputs = np.empty((LiveOutputs.BOTH.channels(4), block), np.float32)
+        outputs = np.empty((len(LiveOutputs.BOTH.names("abcd")), block), np.float32)
         gc.collect()
         gc.disable()
         for number in range(200 + blocks):
