@@ -36,6 +36,12 @@ def check_live_rate(sample_rate: int, *, origin: str = "sample_rate") -> None:
         )
 
 
+def check_gain_db(gain_db: float, *, origin: str = "gain_db") -> None:
+    """Raises :class:`LiveError` ``live.value`` unless a fader or a band can stand there; ``origin`` is named."""
+    if not LOWEST_DB <= gain_db <= HIGHEST_DB:
+        raise _wrong(f"{origin}: {gain_db}; {LOWEST_DB:g} to {HIGHEST_DB:g} dB are possible", code="live.value")
+
+
 class LiveOutputs(enum.Enum):
     """What the device's outputs carry: the monitor mix, one stereo pair per stem, or the mix and then the pairs."""
 
@@ -146,9 +152,7 @@ class StripSettings:
 
     def __post_init__(self) -> None:
         for name in ("gain_db", "low_db", "mid_db", "high_db"):
-            value = getattr(self, name)
-            if not LOWEST_DB <= value <= HIGHEST_DB:
-                raise _wrong(f"{name}: {value}; {LOWEST_DB:g} to {HIGHEST_DB:g} dB are possible", code="live.value")
+            check_gain_db(getattr(self, name), origin=name)
         for name in ("pan", "filter"):
             value = getattr(self, name)
             if not -1.0 <= value <= 1.0:

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from revithion_stems.errors import LiveError
 from revithion_stems.events import CancelToken
 from revithion_stems.live import (
-    HIGHEST_DB,
-    LOWEST_DB,
     LatencyBudget,
     LiveCounters,
     LiveOptions,
@@ -20,6 +18,7 @@ from revithion_stems.live import (
     StripSettings,
     StripState,
     Tier,
+    check_gain_db,
 )
 
 STEMS = ("vocals", "drums", "bass", "other")
@@ -80,8 +79,7 @@ class LiveDesk:
             return settings
 
     def set_monitor_gain(self, gain_db: float) -> None:
-        if not LOWEST_DB <= gain_db <= HIGHEST_DB:
-            raise _refused("live.value", f"gain_db: {gain_db}; {LOWEST_DB:g} to {HIGHEST_DB:g} dB are possible")
+        check_gain_db(gain_db)
         self.calls.append(("set_monitor_gain", gain_db))
         self.change(monitor_gain_db=gain_db)
 

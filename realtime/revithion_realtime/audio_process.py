@@ -42,20 +42,15 @@ class DeviceOpened:
         name: Device and driver.
         sample_rate: Hz.
         block_frames: Of each callback, or 0.
-        most_frames: At most.
+        planned_frames: The block that the queue is made for.
         latency_frames: As the driver says.
     """
 
     name: str
     sample_rate: int
     block_frames: int
-    most_frames: int
+    planned_frames: int
     latency_frames: int
-
-    @property
-    def planned_frames(self) -> int:
-        """The block that the queue is made for."""
-        return self.block_frames or self.most_frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +116,7 @@ def _describe(device: AudioDevice) -> DeviceOpened:
         name=device.name,
         sample_rate=device.sample_rate,
         block_frames=device.block_frames,
-        most_frames=device.most_frames,
+        planned_frames=_planned_frames(device),
         latency_frames=device.latency_frames,
     )
 

@@ -20,8 +20,6 @@ from revithion_realtime.session_processes import SessionProcesses
 from revithion_stems.errors import LiveError, RevithionError, unexpected_error
 from revithion_stems.events import CancelToken
 from revithion_stems.live import (
-    HIGHEST_DB,
-    LOWEST_DB,
     LatencyBudget,
     LiveCounters,
     LiveOptions,
@@ -31,6 +29,7 @@ from revithion_stems.live import (
     StripSettings,
     StripState,
     Tier,
+    check_gain_db,
 )
 
 _WATCH_S = 0.05
@@ -80,9 +79,9 @@ class LiveSession:
 
     def _start(self, *, measure: bool) -> None:
         options, processes = self._options, self._processes
-        rate, self._stems = processes.device.sample_rate, processes.described.stems
+        rate, stems = processes.device.sample_rate, processes.described.stems
         self._memory = memory = LiveMemory(processes.layout)
-        self._strips = dict.fromkeys(self._stems, StripSettings())
+        self._strips = dict.fromkeys(stems, StripSettings())
         self._monitor_gain_db = 0.0
         if options.source and not measure:
             self._source = FileSource(
@@ -94,7 +93,7 @@ class LiveSession:
             )
             self._source.start()
         self._hear(processes.play(memory))
-        self._recorder = Recorder(memory.played, self._stems, sample_rate=rate, latency_frames=self.budget.path_frames)
+        self._recorder = Recorder(memory.played, stems, sample_rate=rate, latency_frames=self.budget.path_frames)
 
     def _free(self) -> None:
         """Ends what works on the shared memory, then the memory."""
@@ -313,12 +312,7 @@ class LiveSession:
         Raises:
             LiveError: ``live.value``.
         """
-        if not LOWEST_DB <= gain_db <= HIGHEST_DB:
-            raise LiveError(
-                f"gain_db: {gain_db}; {LOWEST_DB:g} to {HIGHEST_DB:g} dB are possible",
-                hint="Correct the value.",
-                code="live.value",
-            )
+        check_gain_db(gain_db)
         with self._lock:
             self._monitor_gain_db = gain_db
             self._send_targets()

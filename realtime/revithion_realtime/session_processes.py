@@ -64,8 +64,7 @@ class SessionProcesses:
     @property
     def layout(self) -> LiveLayout:
         """Of the memory that they are to share."""
-        queue = queue_frames(self.device.planned_frames, self.prepared.hop_frames, self._options.safety_frames)
-        path_frames = self.prepared.latency_frames + queue
+        path_frames = self.prepared.latency_frames + self._queue_frames
         return LiveLayout.fitting(len(self.described.stems), self.device.sample_rate, path_frames)
 
     def play(self, memory: LiveMemory) -> DeviceStarted:
@@ -107,6 +106,10 @@ class SessionProcesses:
         self.audio.close()
         self.inference.close()
 
+    @property
+    def _queue_frames(self) -> int:
+        return queue_frames(self.device.planned_frames, self.prepared.hop_frames, self._options.safety_frames)
+
     def _another(self, link: ProcessLink, name: str) -> ProcessLink:
         link.close()
         with self._lock:
@@ -127,9 +130,13 @@ class SessionProcesses:
         return self.audio.receive(OPEN_S, self._cancel)
 
     def _follow(self, memory: LiveMemory) -> None:
-        queue = queue_frames(self.device.planned_frames, self.prepared.hop_frames, self._options.safety_frames)
         self.inference.send(
-            Follow(memory=memory.name, layout=memory.layout, sample_rate=self.device.sample_rate, queue_frames=queue)
+            Follow(
+                memory=memory.name,
+                layout=memory.layout,
+                sample_rate=self.device.sample_rate,
+                queue_frames=self._queue_frames,
+            )
         )
 
     def _start(self, memory: LiveMemory) -> DeviceStarted:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from revithion_realtime.models.hop_blocks import HopBlocks
 from revithion_stems.audio import Float32
 from revithion_stems.errors import LiveError
 
@@ -97,47 +98,33 @@ class StreamingStft:
         design: Lengths and windows.
         separate: Called once per hop, in order; what it returns is not kept.
         stems: That it returns.
-        channels: Of the input.
     """
 
-    def __init__(self, design: StftDesign, separate: SpectrumFunction, *, stems: int, channels: int = 2) -> None:
+    def __init__(self, design: StftDesign, separate: SpectrumFunction, *, stems: int) -> None:
         self._design = design
         self._separate = separate
-        hop, synthesis = design.hop_frames, design.synthesis_frames
-        self._input = np.zeros((channels, design.analysis_frames), np.float32)  # the newest frame last
-        self._coming = np.zeros((channels, hop), np.float32)
-        self._sum = np.zeros((stems, channels, synthesis), np.float32)
-        self._ready = np.zeros((stems, channels, hop), np.float32)
-        self._filled = 0  # of self._coming, and so much of self._ready has gone
+        self._input = np.zeros((2, design.analysis_frames), np.float32)  # the newest frame last
+        self._sum = np.zeros((stems, 2, design.synthesis_frames), np.float32)
+        self._blocks = HopBlocks(self._step, stems=stems, hop_frames=design.hop_frames)
 
     def process(self, block: Float32, out: Float32) -> None:
-        """Takes ``[channels, n]``, and fills ``[stems, channels, n]``."""
-        at, frames, hop = 0, block.shape[-1], self._design.hop_frames
-        while at < frames:
-            take = min(frames - at, hop - self._filled)
-            span = slice(self._filled, self._filled + take)
-            out[..., at : at + take] = self._ready[..., span]
-            self._coming[:, span] = block[:, at : at + take]
-            at += take
-            self._filled += take
-            if self._filled == hop:
-                self._step()
-                self._filled = 0
+        """Takes ``[2, n]``, and fills ``[stems, 2, n]``."""
+        self._blocks.process(block, out)
 
     def reset(self) -> None:
         """Forgets all input; what ``separate`` remembers is its owner's."""
-        for array in (self._input, self._coming, self._sum, self._ready):
-            array[...] = 0.0
-        self._filled = 0
+        self._input.fill(0.0)
+        self._sum.fill(0.0)
+        self._blocks.reset()
 
-    def _step(self) -> None:
+    def _step(self, gathered: Float32, ready: Float32) -> None:
         design = self._design
         hop = design.hop_frames
         self._input[:, :-hop] = self._input[:, hop:]
-        self._input[:, -hop:] = self._coming
+        self._input[:, -hop:] = gathered
         self._sum += _one_hop(design, self._input, self._separate)
         # The next hop begins to add R frames later: the first R are whole.
-        self._ready[...] = self._sum[..., :hop]
+        ready[...] = self._sum[..., :hop]
         self._sum[..., :-hop] = self._sum[..., hop:]
         self._sum[..., -hop:] = 0.0
 

@@ -34,18 +34,9 @@ class MixtureConsistent:
     """
 
     def __init__(self, inner: BlockProcessor, fold: int) -> None:
+        self.name, self.stems = inner.name, inner.stems
         self._inner = inner
         self._fold = fold
-
-    @property
-    def name(self) -> str:
-        """Of the inner processor."""
-        return self._inner.name
-
-    @property
-    def stems(self) -> tuple[str, ...]:
-        """Of the inner processor."""
-        return self._inner.stems
 
     @property
     def latency_frames(self) -> int:

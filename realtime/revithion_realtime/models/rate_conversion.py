@@ -145,18 +145,9 @@ class Resampled:
     """
 
     def __init__(self, inner: BlockProcessor, model_rate: int) -> None:
+        self.name, self.stems = inner.name, inner.stems
         self._inner = inner
         self._model_rate = model_rate
-
-    @property
-    def name(self) -> str:
-        """Of the inner processor."""
-        return self._inner.name
-
-    @property
-    def stems(self) -> tuple[str, ...]:
-        """Of the inner processor."""
-        return self._inner.stems
 
     @property
     def latency_frames(self) -> int:
