@@ -51,7 +51,7 @@ def technical_table() -> str:
     rows = [["model", "networks", "parameters", "segment", "GFLOP per network and segment", "sources, in order"]]
     for spec in load_catalog().models:
         sources = [source for network in spec.networks[:1] for file in network.files for source in file.sources]
-        kinds = ["model hub" if s.startswith("hf:") else _registry(s) or "the authors' server" for s in sources]
+        kinds = ["model hub" if s.startswith("hf:") else _known(s) or "the authors' server" for s in sources]
         segment = f"{float(spec.segment_s):.3g} s, {'fixed' if spec.segment_fixed else 'by default'}"
         rows.append(
             [
@@ -83,7 +83,7 @@ def with_tables(text: str, names: tuple[str, ...]) -> str:
 
 
 def _size(spec: ModelSpec) -> str:
-    return format_bytes(spec.size) if spec.networks and spec.size else "built in" if not spec.networks else "?"
+    return "built in" if spec.built_in else format_bytes(spec.size) if spec.size else "?"
 
 
 def _figure(spec: ModelSpec, stem: str) -> str:
@@ -91,8 +91,10 @@ def _figure(spec: ModelSpec, stem: str) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def _registry(source: str) -> str | None:
+def _known(source: str) -> str | None:
     kind, _, rest = source.partition(":")
+    if kind == "package":
+        return "built in"
     return f"{kind} `{rest.partition('#')[0]}`" if kind in ("npm", "pypi") else None
 
 

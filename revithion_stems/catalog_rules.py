@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from revithion_stems.weight_sources import HubSource, parse_source
+from revithion_stems.weight_sources import HubSource, PackageSource, parse_source
 
 if TYPE_CHECKING:  # the catalog imports these rules
     from revithion_stems.catalog import ModelSpec, WeightsFile
@@ -69,6 +69,9 @@ def _check_file(file: WeightsFile) -> None:
             _require(False, f"file {file.name}: {exc}")
         else:
             _require(not file.hub_digest or isinstance(source, HubSource), f"file {file.name}: hub_digest needs hf:")
+            if isinstance(source, PackageSource):
+                whole = file.sha256 is not None and file.size is not None and len(file.sources) == 1
+                _require(whole, f"file {file.name}: package: is the only source, with size and sha256")
 
 
 def _require(condition: bool, text: str) -> None:

@@ -78,8 +78,8 @@ class LiveOptions:
     """How a live session is to run.
 
     Attributes:
-        model: ``dsp``, an offline model of the catalog that is then used with look-back (``spleeter_2stems``), or the
-            path of a causal network (``.onnx``).
+        model: ``preview`` (our causal network), ``dsp`` (no network), an offline model of the catalog that is then used
+            with look-back (``spleeter_2stems``), or the path of a causal network (``.onnx``).
         device: ``default``, ``jack`` (JACK itself: named ports, freewheel), ``none`` (no sound: a clock), or the name
             of a device as ``live --list-devices`` prints it, or its beginning.
         input_device: The same for the input, if it is another one; empty for ``device``.
@@ -98,7 +98,7 @@ class LiveOptions:
         LiveError: ``live.options``: a value is out of range.
     """
 
-    model: str = "dsp"
+    model: str = "preview"
     device: str = "default"
     input_device: str = ""
     source: str = ""

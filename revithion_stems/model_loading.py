@@ -8,13 +8,14 @@ from revithion_stems.catalog import ModelSpec
 from revithion_stems.engines import ENGINES, EngineEntry, EngineOptions, choose_engine, load_separators
 from revithion_stems.errors import ModelError, RequestError, out_of_memory
 from revithion_stems.events import CancelToken, EventStream
+from revithion_stems.network_files import named_model
 from revithion_stems.requests import SeparationRequest, StemPlan
 from revithion_stems.separator import LoadedModel
 from revithion_stems.weight_files import is_present
 from revithion_stems.weights import ModelStore, Presence
 
 AUTO = "auto"
-AUTO_ORDER = ("htdemucs_ft", "htdemucs", "htdemucs_6s", "dsp")
+AUTO_ORDER = ("htdemucs_ft", "htdemucs", "htdemucs_6s", "preview")
 """What ``auto`` tries, best first. Models that lack a wanted stem are passed over; six stems come only on demand."""
 
 
@@ -61,7 +62,7 @@ def choose_model(
         RequestError: With ``auto``, no model has the wanted stems.
     """
     if request.model != AUTO:
-        spec = store.catalog[request.model]
+        spec = named_model(request.model, store.catalog)
         if may_pull and store.presence(spec) is not Presence.PRESENT:
             _pull(spec, store, events, cancel)
         return spec
@@ -171,4 +172,4 @@ def _pull(spec: ModelSpec, store: ModelStore, events: EventStream, cancel: Cance
 
 def _reason(reason: str, spec: ModelSpec, failures: list[str]) -> str:
     text = f"{reason}; {'; '.join(failures)}" if failures else reason
-    return f"{text}. It needs no weights and separates only roughly" if not spec.networks else text
+    return f"{text}. It comes with this program and separates only roughly" if spec.built_in else text

@@ -150,13 +150,13 @@ def look_at_models() -> Finding:
     partial: list[str] = []
     for spec in load_catalog().models:
         presence = store.presence(spec)
-        if spec.networks and presence is not Presence.ABSENT:
+        if not spec.built_in and presence is not Presence.ABSENT:
             (ready if presence is Presence.PRESENT else partial).append(spec.name)
     detail = "; ".join(
         f"{words}: {', '.join(names)}" for words, names in (("ready", ready), ("incomplete", partial)) if names
     )
     if not ready:
-        fix = "Run `revithion-stems models pull htdemucs`; until then the weightless `dsp` is what there is."
+        fix = "Run `revithion-stems models pull htdemucs`; until then the built-in `preview` is what there is."
         return Finding(detail=detail or "none with weights", status=CheckStatus.MISSING, fix=fix)
     return Finding(detail=detail, fix=f"Run `revithion-stems models pull {partial[0]}`." if partial else "")
 

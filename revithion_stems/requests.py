@@ -13,6 +13,7 @@ import numpy as np
 from revithion_stems.audio import AudioBuffer, Float32
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.errors import RequestError
+from revithion_stems.network_files import is_network_file
 from revithion_stems.overlap_add import stride_frames
 from revithion_stems.stems import RESIDUAL, ResidualPolicy
 
@@ -43,7 +44,8 @@ class SeparationRequest:
 
     Attributes:
         source: A file (text becomes a path) or audio in memory.
-        model: A catalog name or ``auto``.
+        model: A catalog name, ``auto``, or the path of a network file, which becomes absolute: the daemon and workers
+            are in other folders.
         stems: Which of the model's stems; empty for all of them.
         two_stems: One stem and the rest, instead of ``stems``.
         other_method: How that rest is made; its value as text will do.
@@ -79,6 +81,8 @@ class SeparationRequest:
     def __post_init__(self) -> None:
         if isinstance(self.source, str):
             object.__setattr__(self, "source", Path(self.source))
+        if is_network_file(self.model):
+            object.__setattr__(self, "model", str(Path(self.model).expanduser().absolute()))
         object.__setattr__(self, "other_method", _member("other_method", self.other_method, OtherMethod))
         object.__setattr__(self, "residual", _member("residual", self.residual, ResidualPolicy))
         if isinstance(self.stems, str):

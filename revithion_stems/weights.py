@@ -13,11 +13,13 @@ from revithion_stems.errors import ModelError
 from revithion_stems.events import CancelToken, EventStream
 from revithion_stems.model_packs import files_in_pack, recognise_file, write_pack
 from revithion_stems.weight_files import (
+    REINSTALL,
     FileReport,
     FileState,
     copy_verified,
     corrupt_error,
     expected_sha256,
+    file_path,
     inspect_file,
     is_present,
     record_digest,
@@ -132,9 +134,12 @@ class ModelStore:
                 hint=f"Choose --engine auto, or run `revithion-stems models pull {spec.name} --force`.",
                 code="model.format",
             )
+        place = file_path(self.root, network.files[0]).parent
         raise ModelError(
-            f"model {spec.name}: no weights of network {network.signature} in {self.root}",
-            hint=f"Run `revithion-stems models pull {spec.name}`, or import a pack made on another machine.",
+            f"model {spec.name}: no weights of network {network.signature} in {place}",
+            hint=REINSTALL
+            if network.files[0].built_in
+            else f"Run `revithion-stems models pull {spec.name}`, or import a pack made on another machine.",
             code="model.missing",
         )
 
@@ -145,7 +150,8 @@ class ModelStore:
         is not fetched again; what is there and is not genuine stays, unless ``force`` replaces it.
 
         Args:
-            spec: The model; nothing happens for one without weights.
+            spec: The model; nothing happens for one without weights, and those that come with this program are only
+                verified.
             events: Gets a notice per failed source and per file, and :class:`DownloadProgress` meanwhile.
             cancel: Stops the download within 0.2 s and removes what is unfinished.
             force: Fetch anew, and replace what does not verify.
@@ -156,7 +162,9 @@ class ModelStore:
             OutputError: The folder can't be written, or the disk is full.
             Cancelled: The token was raised.
         """
-        if not spec.networks:
+        if spec.built_in:
+            for file, _ in self.open_paths(spec):
+                events.notice("model.present", f"{file.name}: comes with this program, SHA-256 verified")
             return
         with storage_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
@@ -215,7 +223,9 @@ class ModelStore:
         freed = 0
         with storage_errors(self.root):
             for file in (file for network in spec.networks for file in network.files if file.name not in kept):
-                path = self.root / file.name  # a bare name, by the rules of the catalog
+                if file.built_in:
+                    continue
+                path = file_path(self.root, file)
                 beside = (path.with_name(path.name + ".part"), path.with_name(path.name + ".part.json"))
                 for victim in (path, record_path(self.root, file), *beside):
                     with suppress(FileNotFoundError):
@@ -235,10 +245,11 @@ class ModelStore:
             OutputError: The store can't be written.
         """
         found = files_in_pack(path, self.catalog) if path.is_dir() else recognise_file(path, self.catalog)
+        wanted = [(file, source, digest) for _, file, source, digest in found if not file.built_in]
         with storage_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            require_space(self.root, sum(source.stat().st_size for _, _, source, _ in found))
-            for _, file, source, digest in found:
+            require_space(self.root, sum(source.stat().st_size for _, source, _ in wanted))
+            for file, source, digest in wanted:
                 try:
                     copy_verified(source, self.root / file.name, digest)
                 except ValueError as exc:

@@ -31,6 +31,7 @@ from revithion_bridge.service_api import Caller
 from revithion_bridge.worker_messages import Run
 from revithion_stems.errors import RevithionError
 from revithion_stems.jobs import JobState
+from revithion_stems.network_files import is_network_file
 from revithion_stems.scheduler import Priority, gives_way
 
 _LOG = logging.getLogger(__name__)
@@ -261,6 +262,8 @@ class JobQueue:
         """Raises where a job can't be done as it is asked for, as far as that can be seen without reading files."""
         for path in (parameters.source, parameters.folder, *parameters.keep):
             self._jail.check(path)
+        if is_network_file(parameters.model):
+            self._jail.check(parameters.model)
         to_request(parameters)
 
     # --- running ---

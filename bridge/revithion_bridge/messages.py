@@ -544,8 +544,8 @@ class StartLive(Request, tag="live.start", frozen=True, kw_only=True):
     """Starts a session of the live preview; answers once it plays. One at a time.
 
     Attributes:
-        model: ``dsp``, an offline model, which is then used with look-back, or the absolute path of a causal network
-            (``.onnx``).
+        model: ``preview``, ``dsp``, an offline model, which is then used with look-back, or the absolute path of a
+            causal network (``.onnx``).
         device: ``default``, ``jack``, ``none`` (no sound: a clock), or the name of a device or its beginning.
         input_device: The same for the input, if it is another one; empty for ``device``.
         source: Absolute path of a file that is played as if it were live; empty for the device's input.
@@ -560,7 +560,7 @@ class StartLive(Request, tag="live.start", frozen=True, kw_only=True):
         look_back_hop_s: With an offline model: how often it runs.
     """
 
-    model: PathText = "dsp"
+    model: PathText = "preview"
     device: StripName = "default"
     input_device: Annotated[str, Meta(max_length=200)] = ""
     source: Annotated[str, Meta(max_length=4096)] = ""
@@ -1128,7 +1128,7 @@ MESSAGES: tuple[MessageSpec, ...] = (
         osc=f"{OSC_PREFIX}/live/start",
         osc_fields="| source model device",
         osc_reply=("session.model", "session.device", "session.budget.sample_rate"),
-        example={"source": "/home/ada/song.wav", "model": "dsp", "device": "jack", "outputs": "both"},
+        example={"source": "/home/ada/song.wav", "model": "preview", "device": "jack", "outputs": "both"},
     ),
     MessageSpec(
         request=StopLive,

@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("revithion_stems.cli.plan:plan_command", "Show what separate would do, without doing it."),
     "models": ("revithion_stems.cli.models:models_group", "List, pull, verify and move model weights."),
     "compare": ("revithion_stems.cli.compare:compare_command", "Measure SDR, SI-SDR, null depth and lag."),
+    "evaluate": ("revithion_stems.cli.evaluate:evaluate_command", "Measure models on songs whose stems are known."),
+    "train": ("revithion_stems.cli.train:train_command", "Train a network of your own."),
     "cache": ("revithion_stems.cli.cache:cache_group", "Show or empty the cache of results."),
     "submit": ("revithion_bridge.cli.submit:submit_command", "Put songs into the queue of the daemon."),
     "watch": ("revithion_bridge.cli.watch:watch_command", "Follow a job of the daemon, or all."),

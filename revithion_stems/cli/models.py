@@ -10,9 +10,11 @@ import click
 from revithion_stems.catalog import ModelSpec
 from revithion_stems.cli.completion import complete_models
 from revithion_stems.cli.console import json_option, print_json, printable
+from revithion_stems.cli.export_model import export_model_command
 from revithion_stems.cli.interrupts import run_cancellable
 from revithion_stems.errors import ModelError
 from revithion_stems.events import CancelToken, EventStream
+from revithion_stems.network_files import named_model
 from revithion_stems.units import format_bytes
 from revithion_stems.weights import FileReport, FileState, ModelStore, Presence
 
@@ -44,7 +46,7 @@ def list_command(json_mode: bool) -> None:
     table = [["MODEL", "HERE", "SIZE", "SDR", "LICENCE", "STEMS"]]
     for row in rows:
         sdr = row["mean_sdr_db"]
-        size = "built in" if not row["networks"] else format_bytes(row["size"]) if row["size"] else "?"
+        size = "built in" if store.catalog[row["name"]].built_in else format_bytes(row["size"]) if row["size"] else "?"
         here = {"present": "yes", "partial": "partly", "absent": "no"}[row["presence"]]
         shown = "–" if sdr is None else f"{sdr:.2f}"
         table.append([row["name"], here, size, shown, row["licence"], ", ".join(row["stems"])])
@@ -58,9 +60,9 @@ def list_command(json_mode: bool) -> None:
 @click.argument("name", shell_complete=complete_models)
 @json_option
 def info_command(name: str, json_mode: bool) -> None:
-    """Show all that is known of a model: licence, quality with its source, files, digests and sources."""
+    """Show all that is known of a model, or of a network file: licence, quality with its source, files, digests."""
     store = ModelStore()
-    spec = store.catalog[name]
+    spec = named_model(name, store.catalog)
     if json_mode:
         print_json({"type": "Model", **_summary(store, spec), **_details(spec)})
         return
@@ -70,7 +72,7 @@ def info_command(name: str, json_mode: bool) -> None:
     click.echo(f"  works at    {spec.sample_rate} Hz, {float(spec.segment_s):.6g} s at a time ({fixed})")
     click.echo(f"  size        {spec.parameters:,} parameters, networks: {len(spec.networks)}")
     click.echo(f"  cost        {spec.gflop_per_segment:g} GFLOP per network and segment")
-    click.echo(f"  weights     {store.presence(spec).value} in {store.root}")
+    click.echo(f"  weights     {store.presence(spec).value} in {'this program' if spec.built_in else store.root}")
     click.echo(f"  licence     {spec.licence.weights}; commercial use: {spec.licence.commercial_use}")
     click.echo(f"              {spec.licence.note}\n              ({spec.licence.source})")
     for quality in spec.quality:
@@ -118,7 +120,7 @@ def pull_command(names: tuple[str, ...], force: bool, pack: Path | None, offline
             data = {"type": "Pulled", "model": spec.name, "presence": store.presence(spec).value}
             print_json({**data, "folder": str(store.root), "pack": str(written) if written else None})
         else:
-            note = "needs no weights" if not spec.networks else f"ready in {store.root}"
+            note = "needs no download" if spec.built_in else f"ready in {store.root}"
             click.echo(f"{spec.name}: {note}" + (f", packed in {pack}" if written else ""))
 
 
@@ -146,7 +148,10 @@ def verify_command(names: tuple[str, ...], json_mode: bool) -> None:
             if report.state is not FileState.MISSING:
                 click.echo(f"  {report.file.name}: {report.state.value}, sha256 {report.found}")
             if report.state is FileState.CORRUPT:
-                click.echo(f"    expected {report.expected}; `models pull {spec.name} --force` replaces it")
+                help_is = (
+                    "install revithion-stems again" if report.file.built_in else f"`models pull {spec.name} --force`"
+                )
+                click.echo(f"    expected {report.expected}; to replace it: {help_is}")
     if not chosen and not json_mode:
         click.echo("no weights are here; `revithion-stems models pull NAME` gets some")
     if failed:
@@ -183,6 +188,9 @@ def remove_command(names: tuple[str, ...], json_mode: bool) -> None:
             print_json({"type": "Removed", "model": spec.name, "freed_bytes": freed})
         else:
             click.echo(f"{spec.name}: {format_bytes(freed)} freed")
+
+
+models_group.add_command(export_model_command)
 
 
 def _summary(store: ModelStore, spec: ModelSpec) -> dict[str, Any]:

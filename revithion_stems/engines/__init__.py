@@ -136,6 +136,28 @@ ENGINES: dict[Architecture, tuple[EngineEntry, ...]] = {
             joins_networks=True,
         ),
     ),
+    Architecture.TRAINED: (
+        EngineEntry(
+            name="torch",
+            factory="revithion_stems.engines.trained_torch:load",
+            formats=frozenset({WeightsFormat.SAFETENSORS}),
+            devices=_GPU,
+            base_mib=300,
+            run_mib=1500,
+            weights_factor=2.0,
+        ),
+    ),
+    Architecture.CAUSAL_PREVIEW: (
+        EngineEntry(
+            name="onnx",
+            factory="revithion_stems.engines.preview_onnx:load",
+            formats=frozenset({WeightsFormat.ONNX}),
+            devices=("cpu",),
+            base_mib=180,
+            run_mib=70,
+            weights_factor=2.0,
+        ),
+    ),
     Architecture.DSP: (
         EngineEntry(
             name="numpy",

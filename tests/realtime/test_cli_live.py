@@ -56,7 +56,7 @@ def test_a_take_sums_to_what_was_played(place):
     done = run(place, "live", "song.wav", *QUIET, "--record", "takes")
     assert done.returncode == 0, done.stderr
     shown = done.stdout.splitlines()
-    assert all("dsp on none" in line for line in shown[:-4])
+    assert all("preview on none" in line for line in shown[:-4])
     assert "the file has ended" in shown[-5]
     total = sum(soundfile.read(path, dtype="float32")[0] for path in shown[-4:])
     song = soundfile.read(place / "song.wav", dtype="float32")[0]
@@ -149,7 +149,7 @@ def test_weights_that_are_not_here_are_asked_for_before_anything_plays(place):
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("live --model ", {"dsp", "spleeter_2stems"}),
+        ("live --model ", {"preview", "dsp", "spleeter_2stems"}),
         ("live --device ", {"default", "none"}),
         ("live --device NO", {"none"}),
         ("live --midi ", {"virtual"}),

@@ -65,7 +65,7 @@ def test_dsp_is_the_causal_preview() -> None:
 
 
 def test_a_model_that_there_is_not_is_refused_with_what_there_is() -> None:
-    with pytest.raises(LiveError, match=r"'spleter_2stems' .*dsp, htdemucs, .*spleeter_2stems.*onnx") as caught:
+    with pytest.raises(LiveError, match=r"'spleter_2stems' .*preview, dsp, htdemucs, .*spleeter_2.*onnx") as caught:
         make_processor("spleter_2stems")
     assert caught.value.code == "live.model"
 
@@ -87,8 +87,8 @@ def test_weights_that_can_not_be_had_are_an_error_of_the_core(tmp_path: Path, mo
 
 def test_the_models_that_can_be_named() -> None:
     models = {model.name: model for model in live_models()}
-    assert next(iter(models)) == "dsp"
-    assert {name for name, model in models.items() if model.causal} == {"dsp"}
+    assert next(iter(models)) == "preview"
+    assert {name for name, model in models.items() if model.causal} == {"preview", "dsp"}
     assert {"htdemucs", "spleeter_2stems"} < set(models)
     assert all(model.title for model in models.values())
 

@@ -13,9 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from processor_laws import check_laws, check_offline, music_like
 from revithion_realtime.block_processor import run_offline
-from revithion_realtime.models.asymmetric_stft import StftDesign, reference_stft
+from revithion_realtime.models.asymmetric_stft import reference_stft
 from revithion_realtime.models.onnx_stream import OnnxStream
 from revithion_stems.errors import LiveError
+from revithion_stems.models.stft_design import StftDesign
 from streaming_graphs import STEMS, convolution, masking_gru, waveform_metadata
 
 RATE = 44_100

@@ -69,7 +69,8 @@ def test_it_plays_a_file_with_the_latency_that_it_tells(song):
         assert state.phase is LivePhase.PLAYING
         assert [strip.stem for strip in state.strips] == ["drums", "bass", "other", "vocals"]
         assert state.mix_peak_left_db > -30
-        assert state.budget.algorithm_frames <= 512
+        # 512 frames at the network's 44.1 kHz, and the conversion there and back.
+        assert 512 < state.budget.algorithm_frames < 0.0135 * RATE
         assert state.budget.milliseconds(state.budget.total_frames) < 50
         processes = [child(session, "audio"), child(session, "inference")]
     assert session.state().phase is LivePhase.ENDED

@@ -57,7 +57,7 @@ def demucs_remote() -> Path:
 def test_shipped_order_and_names() -> None:
     names = [spec.name for spec in load_catalog().models]
     expected = ["htdemucs", "htdemucs_ft", "htdemucs_6s", "hdemucs_mmi", "mdx_extra", "mdx_extra_q"]
-    assert names == [*expected, "spleeter_2stems", "dsp"]
+    assert names == [*expected, "spleeter_2stems", "preview", "dsp"]
 
 
 @pytest.mark.parametrize("name", ["htdemucs", "htdemucs_ft", "htdemucs_6s", "hdemucs_mmi", "mdx_extra", "mdx_extra_q"])

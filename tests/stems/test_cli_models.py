@@ -156,9 +156,9 @@ def test_help_has_examples(command: str) -> None:
 def test_the_shipped_models_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REVITHION_MODEL_DIR", str(tmp_path))
     rows = run("list").stdout.splitlines()
-    assert [row.split()[0] for row in rows[1:9]] == [spec.name for spec in catalog_module.load_catalog().models]
-    assert max(map(len, rows[:9])) <= 120
-    assert run("pull", "dsp").stdout == "dsp: needs no weights\n"
+    assert [row.split()[0] for row in rows[1:10]] == [spec.name for spec in catalog_module.load_catalog().models]
+    assert max(map(len, rows[:10])) <= 120
+    assert run("pull", "dsp").stdout == "dsp: needs no download\n"
     for spec in catalog_module.load_catalog().models:
         assert run("info", spec.name).exit_code == 0
 

@@ -70,8 +70,8 @@ def test_auto_pulls_the_best_before_it_takes_a_lesser_one(tmp_path: Path) -> Non
     ("can_pull", "offline", "expected", "said"),
     [
         (("htdemucs",), False, "htdemucs", "htdemucs_ft could not be pulled"),
-        ((), False, "dsp", "htdemucs could not be pulled"),
-        ((), True, "dsp", "the network is off"),
+        ((), False, "preview", "htdemucs could not be pulled"),
+        ((), True, "preview", "the network is off"),
     ],
 )
 def test_auto_never_goes_down_silently(
@@ -82,13 +82,13 @@ def test_auto_never_goes_down_silently(
     assert name == expected
     (notice,) = notices
     assert said in notice
-    assert (name == "dsp") == ("separates only roughly" in notice)
+    assert (name == "preview") == ("separates only roughly" in notice)
     assert (store.pulled == []) == offline
 
 
 def test_auto_follows_the_stems_that_are_wanted(tmp_path: Path) -> None:
     store = Shelf(tmp_path)
-    assert [spec.name for spec in auto_candidates(request(), store)] == ["htdemucs_ft", "htdemucs", "dsp"]
+    assert [spec.name for spec in auto_candidates(request(), store)] == ["htdemucs_ft", "htdemucs", "preview"]
     assert [spec.name for spec in auto_candidates(request(stems=("guitar",)), store)] == ["htdemucs_6s"]
     with pytest.raises(RequestError, match=r"no model separates voclas .known stems: drums"):
         choose(store, stems=("voclas",))

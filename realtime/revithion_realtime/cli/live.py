@@ -49,10 +49,10 @@ _POLL_S = 0.1
 @click.option(
     "-m",
     "--model",
-    default="dsp",
+    default="preview",
     show_default=True,
     shell_complete=complete_models,
-    help="dsp, a causal network (a path ending in .onnx), or an offline model, which looks back and is late.",
+    help="preview, dsp, a causal network (a path ending in .onnx), or an offline model, which looks back and is late.",
 )
 @click.option(
     "--look-back",

@@ -29,9 +29,10 @@ from typing import Final
 
 import numpy as np
 
-from revithion_realtime.models.asymmetric_stft import Complex64, StftDesign, StreamingStft
+from revithion_realtime.models.asymmetric_stft import Complex64, StreamingStft
 from revithion_stems.audio import Float32
 from revithion_stems.live import check_live_rate
+from revithion_stems.models.stft_design import StftDesign
 
 STEMS: Final = ("drums", "bass", "other", "vocals")
 

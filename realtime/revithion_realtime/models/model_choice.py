@@ -19,8 +19,10 @@ from revithion_stems.requests import SeparationRequest, plan_stems
 from revithion_stems.separator import LoadedModel
 from revithion_stems.weights import ModelStore, Presence
 
+PREVIEW = "preview"
 DSP = "dsp"
 NETWORK_SUFFIX = ".onnx"
+_CAUSAL = (Architecture.CAUSAL_PREVIEW, Architecture.DSP)
 _REST_STEMS = ("other", "accompaniment")
 
 
@@ -41,8 +43,11 @@ class LiveModel:
 
 def live_models() -> tuple[LiveModel, ...]:
     """The models that can be named; a causal network is given by the path of its ``.onnx`` file instead."""
-    preview = LiveModel(name=DSP, title="no weights, plays at once on any machine; separates roughly", causal=True)
-    return preview, *(LiveModel(name=s.name, title=f"{s.title}, looking back", causal=False) for s in _offline_models())
+    return (
+        LiveModel(name=PREVIEW, title="our causal network, built in; plays at once on any machine", causal=True),
+        LiveModel(name=DSP, title="no network: signal processing, which separates roughly", causal=True),
+        *(LiveModel(name=s.name, title=f"{s.title}, looking back", causal=False) for s in _offline_models()),
+    )
 
 
 def weights_are_here(model: str) -> bool:
@@ -119,13 +124,22 @@ def make_processor(model: str, *, look_back_hop_s: float = 1.0, on_event: EventC
     """The model of a name, not yet prepared: that is when weights are pulled and loaded.
 
     Args:
-        model: ``dsp``, an offline model of the catalog, or the path of a causal network (``.onnx``).
+        model: ``preview``, ``dsp``, an offline model of the catalog, or the path of a causal network (``.onnx``).
         look_back_hop_s: How often an offline model runs.
         on_event: Called with notices and the progress of downloads.
 
     Raises:
         LiveError: ``live.model``: there is no such model, or its file is not what it says.
+        ModelError: The file of ``preview`` is damaged.
     """
+    if model == PREVIEW:
+        from revithion_realtime.models.onnx_stream import OnnxStream
+
+        store = ModelStore()
+        built_in = store.catalog[PREVIEW]
+        ((_, path),) = store.open_paths(built_in)
+        network = OnnxStream(path)
+        return ChosenModel(network, network.sample_rate, built_in.stems.index(built_in.residual_stem))
     if model == DSP:
         from revithion_realtime.models.dsp_preview import DspPreview
 
@@ -164,7 +178,7 @@ def _loader(spec: ModelSpec, on_event: EventCallback | None) -> Callable[[], Loa
 
 
 def _offline_models() -> tuple[ModelSpec, ...]:
-    return tuple(spec for spec in load_catalog().models if spec.architecture is not Architecture.DSP)
+    return tuple(spec for spec in load_catalog().models if spec.architecture not in _CAUSAL)
 
 
 def _rest(stems: tuple[str, ...]) -> int:

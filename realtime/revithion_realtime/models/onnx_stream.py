@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from revithion_realtime.models.asymmetric_stft import Complex64, StftDesign, StreamingStft
+from revithion_realtime.models.asymmetric_stft import Complex64, StreamingStft
 from revithion_realtime.models.hop_blocks import HopBlocks
 from revithion_realtime.models.onnx_graph import OnnxGraph
 from revithion_stems.audio import Float32
 from revithion_stems.errors import LiveError
+from revithion_stems.models.stft_design import StftDesign
 
 
 class OnnxStream:

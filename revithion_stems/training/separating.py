@@ -1,0 +1,89 @@
+"""One way to run every architecture in training: mixes in, estimates with their targets out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from revithion_stems.models.causal_preview import CausalPreview
+from revithion_stems.models.spectrogram import columns_first, columns_of, overlapped
+from revithion_stems.models.stft_design import StftDesign
+from revithion_stems.training.losses import Estimates, Masked
+
+OFFLINE_DESIGN = StftDesign(analysis_frames=2048, synthesis_frames=2048, hop_frames=512)
+"""Spectra that losses see of networks that give samples."""
+
+
+class Separating(nn.Module):
+    """A network with what is around it: spectra before and after, where the network has none of its own.
+
+    Args:
+        network: Of :mod:`revithion_stems.models.architectures`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, stems: Tensor) -> Estimates:
+        """True stems float32 ``[B, S, 2, n]`` → what the network makes of their sum."""
+        if not isinstance(self.network, CausalPreview):
+            return Estimates(OFFLINE_DESIGN, stems, samples=self.network(stems.sum(1)))
+        design = self.network.config.design
+        targets = columns_first(design, stems)  # [B, T, S, 2, F]
+        mix = targets.sum(2)  # [B, T, 2, F]
+        masks, _ = self.network(mix)  # [B, T, S, 2, F]
+        return Estimates(design, stems, masked=Masked(masks=masks, mix=mix, targets=targets))
+
+
+@torch.no_grad()
+def separate_song(network: nn.Module, mix: Tensor, *, chunk_frames: int) -> Tensor:
+    """The stems of a whole song, in bounded memory for spectra: a causal network goes on from chunk to chunk.
+
+    Args:
+        network: In evaluation mode.
+        mix: float32 ``[2, n]``.
+        chunk_frames: Taken at once; networks that aren't causal get chunks that overlap by half.
+
+    Returns:
+        float32 ``[S, 2, n]``, without delay.
+    """
+    if isinstance(network, CausalPreview):
+        return _causal_song(network, mix, chunk_frames)
+    return _offline_song(network, mix, chunk_frames)
+
+
+def _causal_song(network: CausalPreview, mix: Tensor, chunk_frames: int) -> Tensor:
+    design = network.config.design
+    hop = design.hop_frames
+    lead = design.synthesis_frames - hop  # the last frames are complete only when as many have followed
+    chunk = -(-chunk_frames // hop) * hop
+    frames = mix.shape[1]
+    chunks = -(-(frames + lead) // chunk)
+    before = design.analysis_frames - hop
+    padded = nn.functional.pad(mix, (before, chunks * chunk - frames))
+    out = mix.new_zeros(len(network.config.stems), 2, lead + chunks * chunk)
+    state: Tensor | None = None
+    for start in range(0, chunks * chunk, chunk):
+        columns = columns_of(design, padded[:, start : start + before + chunk]).transpose(0, 1)  # [T, 2, F]
+        masks, state = network(columns.unsqueeze(0), state)  # [1, T, S, 2, F]
+        stems = (masks[0] * columns.unsqueeze(1)).permute(1, 2, 0, 3)  # [S, 2, T, F]
+        out[..., start : start + lead + chunk] += overlapped(design, stems)
+    return out[..., lead : lead + frames]
+
+
+def _offline_song(network: nn.Module, mix: Tensor, chunk_frames: int) -> Tensor:
+    frames, step = mix.shape[1], max(1, chunk_frames // 2)
+    fade = torch.minimum(torch.arange(1, chunk_frames + 1), torch.arange(chunk_frames, 0, -1)).to(mix)
+    weights = mix.new_zeros(frames)
+    total: Tensor | None = None
+    for start in range(0, max(1, frames - step), step):
+        part = mix[:, start : start + chunk_frames]
+        size = part.shape[1]
+        stems = network(nn.functional.pad(part, (0, chunk_frames - size)).unsqueeze(0))[0]  # [S, 2, chunk]
+        if total is None:
+            total = mix.new_zeros(stems.shape[0], 2, frames)
+        total[..., start : start + size] += stems[..., :size] * fade[:size]
+        weights[start : start + size] += fade[:size]
+    assert total is not None
+    return total / weights
