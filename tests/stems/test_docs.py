@@ -199,7 +199,8 @@ def test_every_option_is_described_where_its_command_is() -> None:
                 continue  # it points to `separate` for what they mean
             assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", described), f"{name}: {option}"
         named = set(re.findall(r"`(--[a-z][a-z-]*)", "\n".join(re.findall(r"^\| `-.*", described, re.M))))
-        known = {*options, *(o for _, c in commands(cli) for p in c.params for o in p.opts)}
+        every = [param for _, other in commands(cli) for param in other.params]
+        known = {*options, *(o for p in every for o in (*p.opts, *p.secondary_opts))}
         assert named <= known, f"{name}: {named - known}"
 
 

@@ -18,7 +18,7 @@ from program import lines, posix_only, start
 from revithion_stems.cli.main import main
 
 FIGURES = Path(__file__).parent / "regression" / "synthetic.json"
-STORE = "REVITHION_STORE_FIGURES"
+STORE = "STORE_FIGURES"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def stored_models() -> set[str]:
 
 @pytest.mark.parametrize("model", ["mix", "oracle", "dsp", "preview"])
 def test_no_figure_fell_below_what_is_stored(capsys, dataset, model):
-    """REVITHION_STORE_FIGURES=preview python -m pytest tests/stems/test_evaluation_cli.py -k stored  stores anew."""
+    """STORE_FIGURES=preview python -m pytest tests/stems/test_evaluation_cli.py -k stored  stores anew."""
     if model in os.environ.get(STORE, "").split(","):
         status, _, err = run(capsys, "-m", model, "-d", dataset, "--metrics", "energy", "-q", "--store", FIGURES)
         assert status == 0, err
