@@ -1,13 +1,12 @@
 """How long models and the callback take on one thread, and whether the whole live path keeps up in real time.
 
-    python benchmarks/live.py [--models dsp,network,spleeter_2stems] [--hops 4000] [--runs 3] [--blocks 20000]
-                              [--play dsp] [--devices none,jack] [--seconds 600] [--source FILE] [--block 256]
+    python benchmarks/live.py [--models preview,dsp,spleeter_2stems] [--hops 4000] [--runs 3] [--blocks 20000]
+                              [--play preview] [--devices none,jack] [--seconds 600] [--source FILE] [--block 256]
                               [--look-back 1] [--quick] [--json FILE]
 
 Hops: each model in a process of its own whose libraries have one thread, at 44.1 kHz, from one hop's input to its
-stems, the sum closed; `budget` is the hop itself, and `over` the share of hops that took longer. `network` is a
-spectrum graph made on the spot, of about a million random weights and a GRU's state, the size of network that plays
-live; what it separates is nonsense. Models whose weights are not there are left out.
+stems, the sum closed; `budget` is the hop itself, and `over` the share of hops that took longer. Models whose weights
+are not there are left out.
 
 Callback: the block's way through the callback with four strips, at 48 kHz, in the same way; strips in their neutral
 position, and with everything moved (pan, three bands of the equaliser, filter).
@@ -42,13 +41,12 @@ import psutil
 import soundfile
 
 from revithion_realtime.control.strip_targets import targets
-from revithion_realtime.models.model_choice import DSP, make_processor
+from revithion_realtime.models.model_choice import DSP, PREVIEW, make_processor
 from revithion_realtime.session import open_live
 from revithion_stems.live import LiveOptions, StripSettings
 from revithion_stems.weights import ModelStore, Presence
 
 RATE = 44_100
-NETWORK = "network"
 JACK = "jack"
 STRIPS = {
     "neutral": StripSettings(),
@@ -69,13 +67,6 @@ def sound(seconds: float) -> np.ndarray:
     noise = np.random.default_rng(1).uniform(-1, 1, (2, clock.size))
     tone = 0.3 * np.sin(2 * np.pi * 220 * clock) + 0.1 * np.sin(2 * np.pi * 1_760 * clock)
     return (tone + 0.2 * noise * np.exp(-20 * (clock % 0.5)) + 0.02 * noise).astype(np.float32)
-
-
-def network(folder: Path) -> Path:
-    """The graph that stands for a network: analysis 2048, synthesis 512, hop 256, 0.99 million weights."""
-    from streaming_graphs import masking_gru
-
-    return masking_gru(folder / f"{NETWORK}.onnx", bins=1_025, hidden=68, hop=256, synthesis=512)
 
 
 # --- on one thread ---------------------------------------------------------------------------------------------------
@@ -225,7 +216,7 @@ def play(model: str, device: str, source: Path, asked: argparse.Namespace) -> Ro
     }
 
 
-def play_table(models: dict[str, str], source: Path, asked: argparse.Namespace) -> list[Row]:
+def play_table(models: list[str], source: Path, asked: argparse.Namespace) -> list[Row]:
     """Prints a line per model and device as it is done.
 
     What the callback says of its own time: its load, and its longest time with all that came between.
@@ -237,7 +228,7 @@ def play_table(models: dict[str, str], source: Path, asked: argparse.Namespace) 
     )
     rows: list[Row] = []
     devices = [device for device in asked.devices.split(",") if device != JACK or shutil.which("jackd")]
-    for argument in models.values():
+    for argument in models:
         for device in devices:
             with jack_server(asked.block) if device == JACK else contextlib.nullcontext():
                 rows.append(row := play(argument, device, source, asked))
@@ -253,11 +244,11 @@ def play_table(models: dict[str, str], source: Path, asked: argparse.Namespace) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=f"{DSP},{NETWORK},spleeter_2stems", help="of which hops are timed")
+    parser.add_argument("--models", default=f"{PREVIEW},{DSP},spleeter_2stems", help="of which hops are timed")
     parser.add_argument("--hops", type=int, default=4_000, help="of each model; of those that look back, a hundredth")
     parser.add_argument("--runs", type=int, default=3, help="of each model and of the callback")
     parser.add_argument("--blocks", type=int, default=20_000, help="of the callback; 0 leaves it out")
-    parser.add_argument("--play", default=DSP, help="models that play in real time; empty for none")
+    parser.add_argument("--play", default=PREVIEW, help="models that play in real time; empty for none")
     parser.add_argument("--devices", default=f"none,{JACK}", help="that they play on")
     parser.add_argument("--seconds", type=float, default=600.0, help="that each of them plays on each")
     parser.add_argument("--look-back", type=float, default=1.0, help="seconds; the hop of models that look back")
@@ -285,16 +276,15 @@ def measure(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         os.environ["REVITHION_STATE_DIR"] = str(place / "state")
-        made = str(network(place))
-        if models := present(options.models, made):
+        if models := present(options.models):
             sizes = ["--hops", str(options.hops), "--look-back", str(options.look_back)]
-            jobs = [["--hops-of", model, *sizes] for model in models.values()]
+            jobs = [["--hops-of", model, *sizes] for model in models]
             figures["hops"] = one_thread_table("model", jobs, options.runs)
         if options.blocks:
             sizes = ["--block", str(options.block), "--blocks", str(options.blocks)]
             jobs = [["--callback-of", strips, *sizes] for strips in STRIPS]
             figures["callback"] = one_thread_table("strips", jobs, options.runs)
-        if models := present(options.play, made):
+        if models := present(options.play):
             source = options.source
             if source is None:
                 soundfile.write(source := place / "sound.wav", sound(20.0).T, RATE, subtype="FLOAT")
@@ -310,15 +300,14 @@ def print_load() -> None:
     print(f"{os.cpu_count()} logical CPUs; load of the last 1, 5 and 15 minutes: {loads}", flush=True)
 
 
-def present(names: str, made: str) -> dict[str, str]:
-    """Name → what `--model` takes, of the models that need no download."""
+def present(names: str) -> list[str]:
+    """The models that need no download."""
     store = ModelStore()
-    found: dict[str, str] = {}
-    for name in filter(None, names.split(",")):
-        argument = made if name == NETWORK else name
-        if argument.endswith(".onnx") or name == DSP or store.presence(store.catalog[name]) is Presence.PRESENT:
-            found[name] = argument
-    return found
+    return [
+        name
+        for name in filter(None, names.split(","))
+        if name.endswith(".onnx") or store.presence(store.catalog[name]) is Presence.PRESENT
+    ]
 
 
 if __name__ == "__main__":
