@@ -11,7 +11,9 @@ from revithion_stems.weight_sources import HubSource, PackageSource, parse_sourc
 if TYPE_CHECKING:  # the catalog imports these rules
     from revithion_stems.catalog import ModelSpec, WeightsFile
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""Of models and of stems."""
+
 _SEGMENT = re.compile(r"[0-9]{1,9}(/[1-9][0-9]{0,8})?")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.(onnx|safetensors|th|ckpt|pt)")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -24,9 +26,9 @@ def check_model(spec: ModelSpec) -> None:
     Raises:
         ValueError: A rule is broken; the text says which.
     """
-    _require(bool(_NAME.fullmatch(spec.name)), "a name is 1–64 letters, digits, '_' and '-'")
+    _require(bool(NAME.fullmatch(spec.name)), "a name is 1–64 letters, digits, '_' and '-'")
     _require(bool(spec.stems) and len(set(spec.stems)) == len(spec.stems), "stems must be distinct and at least one")
-    _require(all(_NAME.fullmatch(stem) for stem in spec.stems), "a stem is 1–64 letters, digits, '_' and '-'")
+    _require(all(NAME.fullmatch(stem) for stem in spec.stems), "a stem is 1–64 letters, digits, '_' and '-'")
     _require(spec.residual_stem in spec.stems, f"residual_stem {spec.residual_stem!r} is not one of its stems")
     _require(8000 <= spec.sample_rate <= 192_000, f"sample_rate {spec.sample_rate} is outside 8000–192000 Hz")
     # The pattern comes first: Fraction("1e999999999") would take all memory.

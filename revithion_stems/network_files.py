@@ -90,6 +90,8 @@ def read_facts(path: Path) -> NetworkFacts:
         with safe_open(str(path), framework="np") as file:  # pyright: ignore[reportUnknownVariableType]
             metadata: Mapping[str, str] = file.metadata() or {}
     except FileNotFoundError as exc:
+        if path.exists():  # safetensors says so of files that it may not open, too
+            raise _unreadable(path, "can't be opened: see whether you may read it") from exc
         raise ModelError(
             f"no such file: {path}",
             hint="Name a file that `revithion-stems models export` wrote, or a model that `models list` shows.",
@@ -157,7 +159,15 @@ def named_model(model: str, catalog: Catalog) -> ModelSpec:
     Raises:
         ModelError: There is none.
     """
-    return open_network_file(Path(model)) if is_network_file(model) else catalog[model]
+    if is_network_file(model):
+        return open_network_file(Path(model))
+    if model.lower().endswith(".onnx"):
+        raise ModelError(
+            f"{model} is a graph for `live`, which hears one column at a time",
+            hint=f"For files export the same training with --to safetensors, and name the {SUFFIX} file.",
+            code="model.unknown",
+        )
+    return catalog[model]
 
 
 def delivered_stems(stems: tuple[str, ...]) -> tuple[str, ...]:

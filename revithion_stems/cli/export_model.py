@@ -18,7 +18,7 @@ _EXAMPLES = """Examples:
 
 \b
   revithion-stems models export runs/vocals -o nets
-      nets/vocals.safetensors and its card nets/vocals.md
+      nets/vocals.safetensors and its card, nets/vocals.safetensors.md
   revithion-stems separate song.wav --model nets/vocals.safetensors
   revithion-stems models export runs/preview --to onnx --half
   revithion-stems live --model preview.onnx

@@ -16,6 +16,7 @@ from revithion_stems.errors import ModelError
 from revithion_stems.events import CancelToken, EventStream
 from revithion_stems.network_files import named_model
 from revithion_stems.units import format_bytes
+from revithion_stems.weight_files import file_path
 from revithion_stems.weights import FileReport, FileState, ModelStore, Presence
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -72,7 +73,7 @@ def info_command(name: str, json_mode: bool) -> None:
     click.echo(f"  works at    {spec.sample_rate} Hz, {float(spec.segment_s):.6g} s at a time ({fixed})")
     click.echo(f"  size        {spec.parameters:,} parameters, networks: {len(spec.networks)}")
     click.echo(f"  cost        {spec.gflop_per_segment:g} GFLOP per network and segment")
-    click.echo(f"  weights     {store.presence(spec).value} in {'this program' if spec.built_in else store.root}")
+    click.echo(f"  weights     {store.presence(spec).value} in {_place(store, spec)}")
     click.echo(f"  licence     {spec.licence.weights}; commercial use: {spec.licence.commercial_use}")
     click.echo(f"              {spec.licence.note}\n              ({spec.licence.source})")
     for quality in spec.quality:
@@ -212,6 +213,13 @@ def _details(spec: ModelSpec) -> dict[str, Any]:
 
     data: dict[str, Any] = msgspec.to_builtins(spec)
     return {**data, "segment_s": float(spec.segment_s), "segment_frames": spec.segment_frames}
+
+
+def _place(store: ModelStore, spec: ModelSpec) -> str:
+    """Where the weights are or would be, for people."""
+    if spec.built_in:
+        return "this program"
+    return printable(str(file_path(store.root, spec.networks[0].files[0]).parent))
 
 
 def _network_is_usable(signature: str, reports: tuple[FileReport, ...]) -> bool:

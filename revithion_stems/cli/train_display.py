@@ -68,7 +68,7 @@ class LineTrainDisplay(QuietTrainDisplay):
         if event.notice is not None:
             self._say(f"{event.dataset}: {event.song}: {event.notice}")
         if event.done == event.total:
-            self._say(f"{event.dataset}: {event.total} songs")
+            self._say(f"{event.dataset}: {event.total} song{'s' * (event.total != 1)}")
 
     def _say(self, text: str) -> None:
         click.echo(printable(text), err=True)

@@ -23,6 +23,7 @@ from revithion_stems.requests import SeparationRequest
 from revithion_stems.runner import StagedSeparation
 from revithion_stems.sinks import MemorySink
 from revithion_stems.stems import ResidualPolicy
+from revithion_stems.training.datasets.folder import ACCOMPANIMENT, entries
 from revithion_stems.training.datasets.multitrack import Multitrack
 from revithion_stems.weights import ModelStore
 
@@ -107,17 +108,17 @@ class OracleCeiling:
 
 
 class CatalogModel:
-    """A model of the catalog, loaded once; its plain estimates, without what closes the null.
+    """A model of the catalog or a network file, loaded once; its plain estimates, without what closes the null.
 
     Args:
-        name: In the catalog.
+        name: In the catalog, or the path of the file, by which reports name it too: a file may be called like a model.
         store: Where weights are.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         threads: CPU threads for the network; None leaves it to the engine.
         on_event: Gets notices and downloads.
 
     Raises:
-        ModelError: There is no such model.
+        ModelError: There is no such model, or the file is none.
     """
 
     kind = EstimatorKind.MODEL
@@ -131,7 +132,8 @@ class CatalogModel:
         threads: int | None = None,
         on_event: Callable[[JobEvent], None] | None = None,
     ) -> None:
-        self.name = named_model(name, store.catalog).name
+        named_model(name, store.catalog)  # one that there isn't is told of now, not when its turn comes
+        self.name = name
         self._store = store
         self._device = device
         self._threads = threads
@@ -195,7 +197,7 @@ class EstimateFolder:
             InputError: The song has no folder or no stems there, or their shape or rate is not the song's.
         """
         folder = self._path / song.name
-        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        files = entries(folder) if folder.is_dir() else []
         audio = {file.stem.lower(): file for file in files if file.suffix.lower() in AUDIO_SUFFIXES}
         wanted = {stem: audio[stem] for stem in (*song.stems, ACCOMPANIMENT) if stem in audio}
         if not wanted:
@@ -212,50 +214,6 @@ class EstimateFolder:
         return Estimate(stems=stems)
 
 
-ACCOMPANIMENT = "accompaniment"
-"""A stem of models that only know vocals and the rest; its reference is the mix less the vocals."""
-
-
-def matched_stems(estimate: Estimate, song: Multitrack) -> dict[str, Float32]:
-    """Estimates by the stems that the song has a truth for.
-
-    What a model has and the song lacks (guitar, piano) adds to ``other`` where both have that. ``accompaniment`` is
-    kept where the song knows its vocals.
-
-    Raises:
-        RequestError: They have no stem in common.
-    """
-    derived = {ACCOMPANIMENT} if "vocals" in song.stems else set[str]()
-    matched = {name: samples for name, samples in estimate.stems.items() if name in {*song.stems, *derived}}
-    extra = [samples for name, samples in estimate.stems.items() if name not in matched]
-    if extra and "other" in matched:
-        for samples in extra:
-            matched["other"] = matched["other"] + samples
-    if not matched:
-        raise RequestError(
-            f"{song.name} has the stems {', '.join(song.stems)}, and the model {', '.join(estimate.stems)}: "
-            "none in common",
-            hint="Choose another model or dataset.",
-            code="request.stems",
-        )
-    return matched
-
-
-def reference(song: Multitrack, mix: Float32, stem: str) -> Float32:
-    """The truth of a stem of :func:`matched_stems`, float32 ``[2, frames]``."""
-    if stem not in song.stems:  # ACCOMPANIMENT
-        return mix - song.read("vocals", 0, song.frames)
-    return song.read(stem, 0, song.frames)
-
-
-def mix_of(song: Multitrack) -> Float32:
-    """The sum of all stems, float32 ``[2, frames]``."""
-    mix = song.read(song.stems[0], 0, song.frames)
-    for stem in song.stems[1:]:
-        mix = mix + song.read(stem, 0, song.frames)
-    return mix
-
-
 def open_estimators(
     names: Sequence[str],
     *,
@@ -264,7 +222,7 @@ def open_estimators(
     threads: int | None = None,
     on_event: Callable[[JobEvent], None] | None = None,
 ) -> tuple[Estimator, ...]:
-    """Estimators by name: a model of the catalog, ``mix``, ``oracle`` or ``estimates:FOLDER``.
+    """Estimators by name: a model of the catalog, a network file, ``mix``, ``oracle`` or ``estimates:FOLDER``.
 
     Raises:
         ModelError: A model is unknown.

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from revithion_stems.audio import Float32
 from revithion_stems.errors import InputError
-from revithion_stems.evaluation.estimators import Estimator, matched_stems, mix_of, reference
+from revithion_stems.evaluation.estimators import Estimator
 from revithion_stems.evaluation.scores import (
     DEFAULT_GROUPS,
     EvaluationReport,
@@ -20,6 +20,7 @@ from revithion_stems.evaluation.scores import (
     SongScores,
 )
 from revithion_stems.evaluation.song_figures import stem_figures, sum_null_db
+from revithion_stems.evaluation.truth import matched_stems, mix_of, reference
 from revithion_stems.events import CancelToken
 from revithion_stems.training.datasets.multitrack import Multitrack
 from revithion_stems.version import __version__
@@ -125,7 +126,7 @@ def _song_scores(
     mix = mix_of(song)
     estimate = estimator.estimate(song, mix, on_fraction=progress.estimating, cancel=cancel)
     null_db = sum_null_db(mix, list(estimate.stems.values()))
-    estimates = matched_stems(estimate, song)
+    estimates = matched_stems(estimate.stems, song)
     progress.estimating(1.0)
     stems = stem_figures(
         lambda stem: reference(song, mix, stem),

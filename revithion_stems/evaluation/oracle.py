@@ -15,13 +15,11 @@ import numpy as np
 import torch
 
 from revithion_stems.audio import Float32
+from revithion_stems.models.causal_preview import CausalPreviewConfig
 from revithion_stems.models.spectrogram import analyse, synthesise
-from revithion_stems.models.stft_design import StftDesign
 
-ANALYSIS_FRAMES: Final = 2048
-SYNTHESIS_FRAMES: Final = 512
-HOP_FRAMES: Final = 256
-_SPAN_FRAMES: Final = 1024 * HOP_FRAMES
+_DESIGN: Final = CausalPreviewConfig().design
+_SPAN_FRAMES: Final = 1024 * _DESIGN.hop_frames
 """Frames per step: six seconds, some 150 MB of spectra for four stems."""
 
 _TINY: Final = 1e-12
@@ -44,19 +42,18 @@ def oracle_stems(
     Returns:
         By stem, float32 ``[channels, frames]``; they sum to the mix.
     """
-    design = StftDesign(analysis_frames=ANALYSIS_FRAMES, synthesis_frames=SYNTHESIS_FRAMES, hop_frames=HOP_FRAMES)
     results: dict[str, Float32] = {}
     for start in range(0, frames, span_frames):
         stop = min(start + span_frames, frames)
         # The columns that make these frames see N frames back from the first, and come until M after the last.
-        first, last = max(0, start - ANALYSIS_FRAMES), min(frames, stop + SYNTHESIS_FRAMES)
+        first, last = max(0, start - _DESIGN.analysis_frames), min(frames, stop + _DESIGN.synthesis_frames)
         truth = torch.from_numpy(np.stack([read(stem, first, last - first) for stem in stems]))  # [S, C, n]
         # Zeros after the end let the last frames be completed.
-        truth = torch.nn.functional.pad(truth, (0, SYNTHESIS_FRAMES if last == frames else 0))
-        spectra = analyse(design, truth)  # [S, C, T, F]
+        truth = torch.nn.functional.pad(truth, (0, _DESIGN.synthesis_frames if last == frames else 0))
+        spectra = analyse(_DESIGN, truth)  # [S, C, T, F]
         magnitudes = spectra.abs()
         masks = magnitudes / (magnitudes.sum(dim=0, keepdim=True) + _TINY)
-        parts = synthesise(design, masks * spectra.sum(dim=0), truth.shape[-1])  # [S, C, n]
+        parts = synthesise(_DESIGN, masks * spectra.sum(dim=0), truth.shape[-1])  # [S, C, n]
         for stem, part in zip(stems, parts[..., start - first : stop - first].numpy(), strict=True):
             result = results.setdefault(stem, np.empty((part.shape[0], frames), np.float32))
             result[:, start:stop] = part

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 from torch import nn
 
+from revithion_stems.catalog_rules import NAME
 from revithion_stems.errors import ConfigError
 from revithion_stems.models.band_split_roformer import BandSplitRoformer, BandSplitRoformerConfig, MelBandRoformerConfig
 from revithion_stems.models.bands import BSRNN_TABLES
@@ -113,7 +114,10 @@ def config_of(name: str, options: Mapping[str, Any]) -> Any:
             code="config.model",
         )
     try:
-        return msgspec.convert(said, row.config, strict=True)
+        config = msgspec.convert(said, row.config, strict=True)
+        if len(set(config.stems)) != len(config.stems) or not all(map(NAME.fullmatch, config.stems)):
+            raise msgspec.ValidationError("stems are distinct names of 1–64 letters, digits, '_' and '-'")
+        return config
     except msgspec.ValidationError as exc:
         raise ConfigError(
             f"options of {name}: {exc}", hint="docs/architectures.md says what each may be.", code="config.model"

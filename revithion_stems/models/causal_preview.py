@@ -17,12 +17,14 @@ that of Tolstikhin et al. 2021 (MLP-Mixer, arXiv 2105.01601); the windows, see t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
+import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from revithion_stems.errors import LiveError
 from revithion_stems.models.gru_sequence import gru_sequence
 from revithion_stems.models.stft_design import StftDesign
 
@@ -42,6 +44,11 @@ BAND_TABLE: Final[tuple[tuple[int, int], ...]] = (
 """Bands as (how many, bins of each), from 0 Hz up: 41 for 1025 bins. At 44.1 kHz a bin is 21.5 Hz wide."""
 
 
+# The upper bounds are far above sense; they keep a wrong file from costing hours or overflowing.
+_Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=64)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CausalPreviewConfig:
     """Sizes of a :class:`CausalPreview`.
@@ -57,18 +64,22 @@ class CausalPreviewConfig:
         bands: As :data:`BAND_TABLE`; their bins must add up to ``analysis_frames / 2 + 1``.
     """
 
-    stems: tuple[str, ...] = ("drums", "bass", "other", "vocals")
-    sample_rate: int = 44_100
-    analysis_frames: int = 2048
-    synthesis_frames: int = 512
-    hop_frames: int = 256
-    channels: int = 64
-    blocks: int = 3
-    band_expansion: int = 2
-    channel_expansion: int = 2
-    bands: tuple[tuple[int, int], ...] = BAND_TABLE
+    stems: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("drums", "bass", "other", "vocals")
+    sample_rate: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 44_100
+    analysis_frames: _Size = 2048
+    synthesis_frames: _Size = 512
+    hop_frames: _Size = 256
+    channels: _Size = 64
+    blocks: _Count = 3
+    band_expansion: _Count = 2
+    channel_expansion: _Count = 2
+    bands: tuple[tuple[_Size, _Size], ...] = BAND_TABLE
 
     def __post_init__(self) -> None:
+        try:
+            _ = self.design
+        except LiveError as exc:  # that of a graph that can't be played; here it is an option that can't be
+            raise ValueError(str(exc)) from exc
         if sum(count * width for count, width in self.bands) != self.analysis_frames // 2 + 1:
             raise ValueError(f"bands {self.bands} don't have {self.analysis_frames // 2 + 1} bins together")
 

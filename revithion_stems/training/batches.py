@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
+from multiprocessing import resource_tracker
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from revithion_stems.errors import EngineError
 from revithion_stems.training.examples import Examples
 from revithion_stems.training.train_config import TrainConfig
 
@@ -33,7 +37,11 @@ class _Order(Sampler[list[int]]):
 def batches(
     config: TrainConfig, examples: Examples, first_step: int, *, rank: int, processes: int
 ) -> Iterator[torch.Tensor]:
-    """Batches float32 ``[B, S, 2, frames]`` from a step on, ``accumulate`` of them per step."""
+    """Batches float32 ``[B, S, 2, frames]`` from a step on, ``accumulate`` of them per step.
+
+    Raises:
+        EngineError: A process that prepares them failed or was ended; raised by the iterator.
+    """
     workers = config.examples.workers
     loader = DataLoader(
         examples,
@@ -43,7 +51,39 @@ def batches(
         prefetch_factor=4 if workers else None,
         worker_init_fn=_one_thread,
     )
-    return iter(loader)
+    with interrupts_kept_from_children():
+        feed = iter(loader)
+    return _typed(feed)
+
+
+@contextlib.contextmanager
+def interrupts_kept_from_children() -> Generator[None]:
+    """Processes that are started inside don't get Ctrl-C, not even in the seconds before they can ignore it.
+
+    They inherit this thread's mask. Windows has none; there they ignore Ctrl-C once they run.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # it comes with the first child, and in starting takes the mask away
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _typed(feed: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    try:
+        yield from feed
+    # PyTorch's for a worker that is gone, and for all that it can't raise again here; or a pipe's that breaks first.
+    except (RuntimeError, OSError, EOFError) as exc:
+        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[-1]
+        raise EngineError(
+            f"a process that prepares examples failed: {reason}",
+            hint="Run the same command again to go on; with workers = 0 if memory ran out.",
+            code="engine.failed",
+        ) from exc
 
 
 def _one_thread(_: int) -> None:

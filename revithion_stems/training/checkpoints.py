@@ -36,6 +36,7 @@ class Progress:
         best_mean_db: Best mean SDR of a validation; None before the first.
         best_step: When that was.
         stale: Validations since.
+        owed: Whether the validation that belongs to ``step`` was left out, because the user waited for the end.
         sdr_db: Stem → SDR of the validation at ``step``, or of the last one before.
         songs: Song → stem → SDR of it.
     """
@@ -45,6 +46,7 @@ class Progress:
     best_mean_db: float | None = None
     best_step: int = 0
     stale: int = 0
+    owed: bool = False
     sdr_db: dict[str, float] = field(default_factory=dict[str, float])
     songs: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
 
@@ -94,7 +96,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "mean": checkpoint.mean,
         "optimiser": checkpoint.optimiser,
     }
-    with output_errors(path), appearing(path) as partial, partial.open("wb") as file:
+    # Twice: PyTorch does not say why it can't write, and whether the disk is full shows only while the part is there.
+    with output_errors(path), appearing(path) as partial, output_errors(path), partial.open("wb") as file:
         torch.save(held, file)
         file.flush()
         os.fsync(file.fileno())
@@ -122,8 +125,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             optimiser=held["optimiser"],
         )
     except Exception as exc:  # torch, zipfile and pickle share no base class for what damaged files do to them
+        # Of what pickle says of other files, nothing helps anybody.
+        reason = str(exc) if isinstance(exc, OSError | ValueError) else "damaged, or something else"
         raise ModelError(
-            f"{path} is no checkpoint of a training run: {exc}",
+            f"{path} is no checkpoint of a training run: {reason}",
             hint="Name the folder of a run, or remove the file and begin again.",
             code="model.unreadable",
         ) from exc

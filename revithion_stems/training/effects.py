@@ -163,7 +163,7 @@ def through_mp3(samples: Float32, *, kbits: int, sample_rate: int) -> Float32:
         raise EngineError(
             f"MP3 at {kbits} kbit/s and {sample_rate} Hz can't be encoded here: {exc}",
             hint="Set mp3_probability = 0, or use one of the rates of MP3.",
-            code="engine.mp3",
+            code="engine.failed",
         ) from exc
     result = np.zeros((2, frames), np.float32)
     count = min(frames, coded.shape[1])

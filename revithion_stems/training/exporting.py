@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import enum
 import importlib.metadata
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from revithion_stems.catalog import Quality
+from revithion_stems.catalog_rules import NAME
 from revithion_stems.digests import sha256_file
 from revithion_stems.errors import RequestError
 from revithion_stems.models import architectures
@@ -32,8 +32,6 @@ CAUSAL_SEGMENT = Fraction(12)
 
 OFFLINE_SEGMENT = Fraction(10)
 """The same of others, where nothing else is known; as in validation."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class ExportForm(enum.Enum):
@@ -106,7 +104,7 @@ def export_network(
         RequestError: A name that is none, or ONNX for a network that is not causal.
         OutputError: Something can't be written.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise RequestError(
             f"name {name!r} is not 1–64 letters, digits, '_' and '-'", hint="Choose another with --name."
         )
@@ -116,7 +114,8 @@ def export_network(
             hint="Use --to safetensors; `separate --model` takes that file.",
         )
     facts = facts_of(network, made, licence=licence)
-    path, card = folder / f"{name}.{form.value}", folder / f"{name}.md"
+    path = folder / f"{name}.{form.value}"
+    card = folder / f"{path.name}.md"  # both forms of a network may lie in one folder, and each has a digest
     with output_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
     if isinstance(network, CausalPreview) and form is ExportForm.ONNX:

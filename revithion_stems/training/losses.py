@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _FLOOR: Final = 1e-2
 """Of the energy of the mix: errors below it don't count any more. Without it a silent target would be everything."""
 
+_LEAST: Final = 1e-4
+"""Of the energy of the mix, added to errors: the root has no slope at 0."""
+
 _RESOLUTIONS: Final = (4096, 2048, 512)
 _TINY: Final = 1e-8
 
@@ -84,22 +87,30 @@ class Estimates:
         return analyse(self.design, self.targets) if self.masked is None else self.masked.targets.permute(0, 2, 3, 1, 4)
 
 
+def error(estimates: Estimates) -> Tensor:
+    """Root of (error / mix) of each stem's spectra, energies of the whole example, mean over stems; 0 is perfect.
+
+    The slope is the same for a loud stem as for a quiet one. `sdr`, whose slope is that of a logarithm, spends most of
+    itself on what is nearly silent (``docs/training-log.md``).
+    """
+    errors, _, mix = _energies(estimates)
+    return ((errors + _LEAST * mix + _TINY) / (mix + _TINY)).sqrt().mean()
+
+
 def sdr(estimates: Estimates) -> Tensor:
     """10·log10((error + floor) / (target + floor)) / 10 of each stem's spectra, mean over stems; −2…0 and above."""
-    if estimates.masked is None:
-        target = estimates.target_spectra
-        errors, energy, mix = _energy(estimates.spectra - target), _energy(target), _energy(target.sum(1, keepdim=True))
-    else:
-        errors, energy, mix = _masked_energies(estimates.masked)
+    errors, energy, mix = _energies(estimates)
     floor = _FLOOR * mix + _TINY  # [B, 1]
     return torch.log10((errors + floor) / (energy + floor)).mean()
 
 
-def _masked_energies(masked: Masked) -> tuple[Tensor, Tensor, Tensor]:
-    """Of errors ``[B, S]``, targets ``[B, S]`` and mix ``[B, 1]``, in real numbers: a third of the time.
-
-    |m·x − s|² = m·(m·|x|² − 2·Re(x*·s)) + |s|²
-    """
+def _energies(estimates: Estimates) -> tuple[Tensor, Tensor, Tensor]:
+    """Of errors ``[B, S]``, targets ``[B, S]`` and mix ``[B, 1]``."""
+    masked = estimates.masked
+    if masked is None:
+        target = estimates.target_spectra
+        return _energy(estimates.spectra - target), _energy(target), _energy(target.sum(1, keepdim=True))
+    # |m·x − s|² = m·(m·|x|² − 2·Re(x*·s)) + |s|²: real numbers, a third of the time
     mix, targets = torch.view_as_real(masked.mix), torch.view_as_real(masked.targets)
     power = mix.square().sum(-1).unsqueeze(2)  # [B, T, 1, 2, F]
     crossed = (targets * mix.unsqueeze(2)).sum(-1)  # [B, T, S, 2, F]
@@ -142,6 +153,7 @@ def si_sdr(estimates: Estimates) -> Tensor:
 
 
 LOSSES: Final = {
+    "error": error,
     "sdr": sdr,
     "magnitude": magnitude,
     "complex": complex_l1,

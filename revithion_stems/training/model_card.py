@@ -112,7 +112,7 @@ def write_card(
     if origins:
         lines += ["| dataset | licence | commercial use | stems are |", "|---|---|---|---|"]
         lines += [
-            f"| {_cell(o.dataset)} | {_cell(o.licence)} | {'yes' if o.commercial_use else 'no'} | {_cell(_labels(o))} |"
+            f"| {cell(o.dataset)} | {cell(o.licence)} | {'yes' if o.commercial_use else 'no'} | {cell(_labels(o))} |"
             for o in dict.fromkeys(origins)
         ]
     else:
@@ -124,7 +124,7 @@ def write_card(
     lines += ["", "## Quality", ""]
     for quality in facts.quality:
         lines += [f"{quality.metric} on {quality.dataset} ({quality.source}):", "", "| stem | SDR in dB |", "|---|---|"]
-        lines += [f"| {_cell(stem)} | {value:.2f} |" for stem, value in quality.sdr_db.items()]
+        lines += [f"| {cell(stem)} | {value:.2f} |" for stem, value in quality.sdr_db.items()]
     if not facts.quality:
         lines.append("Not measured.")
     if notes:
@@ -143,8 +143,9 @@ def _rest(stems: tuple[str, ...]) -> str:
     return f" (and `{rest[0]}`, the rest of the mix)" if rest else ""
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def cell(text: str) -> str:
+    """A text as a cell of a table, on one line and without characters that would drive a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text).replace("|", "\\|")
 
 
 def _listed(items: Sequence[str]) -> str:

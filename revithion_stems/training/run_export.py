@@ -9,6 +9,7 @@ from revithion_stems.errors import ModelError
 from revithion_stems.models import architectures
 from revithion_stems.training.checkpoints import BEST, LAST, Checkpoint, load_checkpoint
 from revithion_stems.training.exporting import Exported, ExportForm, Made, export_network
+from revithion_stems.training.model_card import cell
 from revithion_stems.units import format_duration
 
 
@@ -90,7 +91,7 @@ def _songs(checkpoint: Checkpoint) -> str:
     lines = [f"| song | {' | '.join(stems)} |", "|---" * (len(stems) + 1) + "|"]
     for song, figures in songs.items():
         cells = [f"{figures[stem]:.2f}" if stem in figures else "–" for stem in stems]
-        lines.append(f"| {song.replace('|', ' ')} | {' | '.join(cells)} |")
+        lines.append(f"| {cell(song)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

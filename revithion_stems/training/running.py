@@ -18,6 +18,7 @@ from torch.multiprocessing.spawn import start_processes
 from revithion_stems.errors import EngineError, RevithionError
 from revithion_stems.events import CancelToken
 from revithion_stems.output_errors import output_errors
+from revithion_stems.training.batches import interrupts_kept_from_children
 from revithion_stems.training.checkpoints import LAST, Progress, load_checkpoint
 from revithion_stems.training.train_config import TrainConfig
 from revithion_stems.training.train_events import TrainEventCallback
@@ -71,7 +72,10 @@ def _train_in_several(
     events, stop = context.Queue(), context.Event()
     with tempfile.TemporaryDirectory() as meeting:
         arguments = (config, run_folder, processes, str(Path(meeting) / "meeting"), events, stop)
-        running: Any = start_processes(_one_of_several, arguments, nprocs=processes, join=False, start_method="spawn")
+        with interrupts_kept_from_children():
+            running: Any = start_processes(
+                _one_of_several, arguments, nprocs=processes, join=False, start_method="spawn"
+            )
         failure: RevithionError | None = None
         try:
             while any(process.is_alive() for process in running.processes) or not events.empty():

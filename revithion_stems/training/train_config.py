@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import msgspec
 
 from revithion_stems.errors import ConfigError
-from revithion_stems.training.augmentation import AugmentConfig
-from revithion_stems.training.datasets.opening import DatasetConfig
+from revithion_stems.training.augment_config import AugmentConfig
+from revithion_stems.training.datasets.dataset_config import DatasetConfig
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -30,6 +30,7 @@ class LossWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How much each loss counts; see :mod:`revithion_stems.training.losses`. One of weight 0 is not computed.
 
     Attributes:
+        error: Root of error over mix of the spectrograms.
         sdr: Error over target of the spectrograms, in dB / 10.
         magnitude: L1 of magnitudes.
         complex: L1 of real and imaginary parts: phases count.
@@ -37,11 +38,16 @@ class LossWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         si_sdr: Scale-invariant SDR of the samples, in dB / 10.
     """
 
-    sdr: Weight = 1.0
-    magnitude: Weight = 0.5
+    error: Weight = 1.0
+    sdr: Weight = 0.0
+    magnitude: Weight = 0.0
     complex: Weight = 0.0
     multi_resolution: Weight = 0.0
     si_sdr: Weight = 0.0
+
+    def __post_init__(self) -> None:
+        if not any(getattr(self, name) for name in self.__struct_fields__):
+            raise ValueError("one loss at least must have a weight above 0")
 
 
 class OptimiserConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

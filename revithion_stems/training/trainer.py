@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import hashlib
 import json
+import math
 import sys
 import time
 from collections.abc import Iterable
@@ -18,13 +19,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from revithion_stems.config import cache_dir
-from revithion_stems.errors import ConfigError, EngineError
+from revithion_stems.errors import Cancelled, ConfigError, EngineError, ModelError
 from revithion_stems.events import CancelToken
 from revithion_stems.models.architectures import build, config_of, options_of
 from revithion_stems.training.batches import batches
 from revithion_stems.training.checkpoints import BEST, LAST, Checkpoint, Progress, load_checkpoint, save_checkpoint
+from revithion_stems.training.datasets.dataset_config import DatasetConfig
 from revithion_stems.training.datasets.multitrack import Multitrack
-from revithion_stems.training.datasets.opening import DatasetConfig, open_dataset
+from revithion_stems.training.datasets.opening import open_dataset
 from revithion_stems.training.examples import Examples
 from revithion_stems.training.losses import weighted_loss
 from revithion_stems.training.optimisation import MeanWeights, learning_rate, make_optimiser
@@ -119,8 +121,13 @@ class Trainer:
         self._mean = MeanWeights(self._network, self._config.optimiser.ema_decay)
         self._optimiser = make_optimiser(self._network, self._config.optimiser)
         if begun is not None:
+            if begun.optimiser is None:
+                raise ModelError(
+                    f"{last} is a checkpoint to export from: without the optimiser's state no run can go on from it",
+                    hint=f"Begin another run, in another folder, with initial = {str(last)!r}.",
+                    code="model.unreadable",
+                )
             self._mean.network.load_state_dict(begun.mean)
-            assert begun.optimiser is not None
             self._optimiser.load_state_dict(begun.optimiser)
             self._progress = begun.progress
 
@@ -138,6 +145,8 @@ class Trainer:
         config, first = self._config, self._progress.step
         examples = Examples(config, self._data, self._stems)
         feed = batches(config, examples, first, rank=self._rank, processes=self._processes)
+        if self._progress.owed and self._is_due():
+            self._settle(cancelled=False)
         began = time.monotonic() - self._progress.seconds
         paced = time.monotonic()
         failed = 0
@@ -153,7 +162,7 @@ class Trainer:
             failed = 0 if finite else failed + 1
             if failed > _PATIENCE_WITH_NAN:
                 raise EngineError(
-                    f"the training has diverged: no finite gradient since step {step - failed}",
+                    f"the training has diverged: no finite gradient since step {step + 1 - failed}",
                     hint="Lower learning_rate, or go on from an older checkpoint.",
                     code="train.diverged",
                 )
@@ -173,8 +182,9 @@ class Trainer:
                 )
             )
             cancelled = self._agreed(self._cancel.cancelled)
-            if cancelled or (step + 1) % config.validation.every_steps == 0 or step + 1 == config.steps:
+            if cancelled or self._is_due():
                 self._settle(cancelled)
+                cancelled = self._agreed(self._cancel.cancelled)
             if cancelled:
                 self._cancel.cancel()
                 self._cancel.raise_if_cancelled()
@@ -201,8 +211,12 @@ class Trainer:
     def _settle(self, cancelled: bool) -> None:
         """Validates, unless the user waits for the end, and saves; the other processes wait meanwhile."""
         if self._rank == 0:
+            self._progress = replace(self._progress, owed=cancelled and self._is_due())
             if self._validation and not cancelled:
-                self._validate()
+                try:
+                    self._validate()
+                except Cancelled:
+                    self._progress = replace(self._progress, owed=True)
             self._save(LAST, self._optimiser.state_dict())
         # What decides on the end is the same everywhere.
         self._progress = replace(self._progress, stale=self._shared(self._progress.stale))
@@ -214,12 +228,13 @@ class Trainer:
             self._stems,
             max_seconds=self._config.validation.max_seconds,
             device=self._device,
-            check=lambda: None,
+            check=self._cancel.raise_if_cancelled,
         )
-        best = self._progress.best_mean_db is None or found.mean > self._progress.best_mean_db
+        so_far = self._progress.best_mean_db
+        best = math.isfinite(found.mean) and (so_far is None or found.mean > so_far)  # NaN where nothing is heard
         self._progress = replace(
             self._progress,
-            best_mean_db=found.mean if best else self._progress.best_mean_db,
+            best_mean_db=found.mean if best else so_far,
             best_step=self._progress.step if best else self._progress.best_step,
             stale=0 if best else self._progress.stale + 1,
             sdr_db=found.sdr_db,
@@ -247,6 +262,11 @@ class Trainer:
             ),
         )
         self._on_event(CheckpointSaved(step=self._progress.step, path=path))
+
+    def _is_due(self) -> bool:
+        """Whether a validation belongs to this step."""
+        step = self._progress.step
+        return step % self._config.validation.every_steps == 0 or step == self._config.steps
 
     def _is_done(self) -> bool:
         patience = self._config.validation.patience

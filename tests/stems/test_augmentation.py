@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from revithion_stems.alignment import find_lag
 from revithion_stems.audio import Float32
 from revithion_stems.errors import ConfigError
-from revithion_stems.training.augmentation import Augmentation, AugmentConfig
+from revithion_stems.training.augment_config import AugmentConfig
+from revithion_stems.training.augmentation import Augmentation
 from revithion_stems.training.effects import (
     add_room,
     change_speed,

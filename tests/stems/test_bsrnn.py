@@ -213,6 +213,13 @@ def test_a_network_is_built_again_from_its_options() -> None:
         ("bsrnn", {"preset": 1}, "preset"),
         ("causal_preview", {"preset": "lite"}, "lite"),
         ("causal_preview", {"design": 1}, "design"),
+        ("causal_preview", {"hop_frames": 100}, "hop of 100"),
+        ("causal_preview", {"channels": 0}, "channels"),
+        ("causal_preview", {"blocks": 0}, "blocks"),
+        ("causal_preview", {"sample_rate": 0}, "sample_rate"),
+        ("causal_preview", {"bands": [[1, 1000], [1, -1]]}, "bands"),
+        ("causal_preview", {"stems": ["bass", "bass"]}, "distinct"),
+        ("bsrnn", {"stems": ["../vocals"]}, "distinct names"),
     ],
 )
 def test_what_cannot_be_is_a_configuration_error(name: str, options: dict[str, object], words: str) -> None:

@@ -21,6 +21,7 @@ from revithion_stems.audio import Float32
 from revithion_stems.errors import ConfigError, EngineError, InputError, OutputError, RequestError
 from revithion_stems.quality import sdr_db
 from revithion_stems.training.datasets import midi_dataset
+from revithion_stems.training.datasets.dataset_config import DatasetConfig
 from revithion_stems.training.datasets.dataset_file import (
     DatasetFile,
     publish_song,
@@ -35,7 +36,7 @@ from revithion_stems.training.datasets.midi_dataset import plan_renderings, rend
 from revithion_stems.training.datasets.midi_score import Hit, read_score
 from revithion_stems.training.datasets.multitrack import Multitrack, Origin
 from revithion_stems.training.datasets.musdb_dataset import open_musdb
-from revithion_stems.training.datasets.opening import DatasetConfig, open_dataset, open_datasets
+from revithion_stems.training.datasets.opening import open_dataset
 from revithion_stems.training.datasets.teacher_dataset import find_lessons, pseudo_label
 
 RATE = 8000
@@ -249,6 +250,9 @@ def test_names_that_mean_nothing_or_the_same_are_refused(
 def test_what_is_unusable_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
         open_songs(tmp_path / "nowhere", tmp_path / "cache")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match="can't be read as a folder"):
+        open_songs(tmp_path / "file", tmp_path / "cache")
     (tmp_path / "in" / "song").mkdir(parents=True)
     with pytest.raises(InputError, match="no songs"):
         open_songs(tmp_path / "in", tmp_path / "cache")
@@ -636,9 +640,9 @@ def test_datasets_of_a_configuration(tmp_path: Path) -> None:
         {"kind": "teacher", "path": "data", "weight": 0.5, "options": {"model": "dsp"}},
     ]
     configs = [config.rooted(tmp_path) for config in msgspec.convert(tables, list[DatasetConfig], dec_hook=as_path)]
-    songs = open_datasets(configs, STEMS, RATE, tmp_path / "cache")
+    songs = [song for config in configs for song in open_dataset(config, STEMS, RATE, tmp_path / "cache")]
     assert [song.name for song in songs] == ["two", "one", "three", "two"]
-    with pytest.raises(InputError, match="wanted"):
+    with pytest.raises(InputError, match=r"wanted \(it has: one, three, two\)"):
         open_dataset(msgspec.structs.replace(configs[0], songs=("x",)), STEMS, RATE, tmp_path / "cache")
 
 

@@ -29,10 +29,12 @@ from revithion_stems.evaluation import (
     evaluate,
     open_estimators,
 )
-from revithion_stems.evaluation.estimators import ACCOMPANIMENT, CatalogModel, matched_stems, mix_of, reference
+from revithion_stems.evaluation.estimators import CatalogModel
 from revithion_stems.evaluation.regression_gate import StoredFigures, find_falls
+from revithion_stems.evaluation.truth import matched_stems, mix_of, reference
 from revithion_stems.events import CancelToken
 from revithion_stems.quality import sdr_db
+from revithion_stems.training.datasets.folder import ACCOMPANIMENT
 from revithion_stems.training.datasets.multitrack import Origin
 from revithion_stems.weights import ModelStore
 
@@ -180,7 +182,7 @@ def test_stems_of_a_model_that_a_song_lacks_belong_to_other():
     song = fake_song("one", 1, 1000)
     ones = np.ones((2, 1000), np.float32)
     six = Estimate(stems=dict.fromkeys((*STEMS, "guitar", "piano"), ones))
-    matched = matched_stems(six, song)
+    matched = matched_stems(six.stems, song)
     assert list(matched) == list(STEMS)
     assert (matched["other"] == 3).all()
     assert (ones == 1).all()
@@ -190,7 +192,7 @@ def test_stems_of_a_model_that_a_song_lacks_belong_to_other():
 def test_accompaniment_is_the_mix_without_vocals():
     song = fake_song("one", 1, 1000)
     two = Estimate(stems={"vocals": np.zeros((2, 1000), np.float32), ACCOMPANIMENT: np.zeros((2, 1000), np.float32)})
-    assert list(matched_stems(two, song)) == ["vocals", ACCOMPANIMENT]
+    assert list(matched_stems(two.stems, song)) == ["vocals", ACCOMPANIMENT]
     truth = reference(song, mix_of(song), ACCOMPANIMENT)
     np.testing.assert_allclose(truth, sum(song.parts[s] for s in STEMS if s != "vocals"), rtol=0, atol=1e-6)
 

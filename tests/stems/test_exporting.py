@@ -23,7 +23,7 @@ from revithion_stems.models.checkpoint_layouts import KEY_MAP
 from revithion_stems.network_files import open_network_file, read_facts
 from revithion_stems.training.datasets.multitrack import Origin
 from revithion_stems.training.exporting import ExportForm, Made, export_network, facts_of
-from revithion_stems.training.model_card import licence_that_follows, teachers_of
+from revithion_stems.training.model_card import cell, licence_that_follows, teachers_of
 from revithion_stems.training.network_cost import gflop
 
 FREE = Origin(dataset="Own songs", licence="CC0 1.0", commercial_use=True)
@@ -108,6 +108,10 @@ def test_the_card_says_what_one_must_know(tmp_path: Path) -> None:
     spec = open_network_file(exported.weights)
     assert spec.quality == MADE.quality
     assert spec.licence.commercial_use == "yes"
+
+
+def test_a_cell_stays_one_whatever_a_song_is_called() -> None:
+    assert cell("a\x1b[31m\nb|ć") == r"a [31m b\|ć"
 
 
 @pytest.mark.parametrize("architecture", ["causal_preview", "bsrnn"])
@@ -213,7 +217,8 @@ def test_a_public_checkpoint_becomes_a_file_that_separates(tmp_path: Path) -> No
     assert told["path"] == "net_v1.safetensors"
     assert told["facts"]["segment"] == "1"
     assert told["facts"]["licence"]["commercial_use"] == "unclear"
-    assert hashlib.sha256((place / "net.v1.ckpt").read_bytes()).hexdigest() in (place / "net_v1.md").read_text("utf-8")
+    card = (place / "net_v1.safetensors.md").read_text("utf-8")
+    assert hashlib.sha256((place / "net.v1.ckpt").read_bytes()).hexdigest() in card
     again, _ = load_network(place / "net_v1.safetensors")
     for key, value in state.items():
         assert torch.equal(again.state_dict()[key], value)

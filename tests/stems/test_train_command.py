@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 from pathlib import Path
@@ -95,7 +96,7 @@ def test_the_run_becomes_a_file_that_separates(trained: Path, place: Path) -> No
     assert exported.returncode == 0, exported.stderr
     (told,) = lines(exported.stdout)
     assert told["facts"]["licence"]["commercial_use"] == "no"  # nothing says what that folder may be used for
-    card = (place / "nets" / "tiny.md").read_text("utf-8")
+    card = (place / "nets" / "tiny.safetensors.md").read_text("utf-8")
     assert "- seed: 4" in card
     assert "| one |" in card  # the song's own figures
     soundfile.write(place / "mix.wav", synthetic_stem("vocals", 2, RATE).T, RATE)
@@ -103,8 +104,13 @@ def test_the_run_becomes_a_file_that_separates(trained: Path, place: Path) -> No
     assert done.returncode == 0, done.stderr
     total = sum(soundfile.read(place / "mix" / f"{s}.wav", dtype="float32")[0] for s in told["facts"]["stems"])
     np.testing.assert_array_equal(total, soundfile.read(place / "mix.wav", dtype="float32")[0])
+    assert run(place, "models", "export", "runs/tiny", "-o", "nets", "--to", "onnx").returncode == 0
+    for form in ("safetensors", "onnx"):  # in one folder, each with a card of its own
+        digest = hashlib.sha256((place / "nets" / f"tiny.{form}").read_bytes()).hexdigest()
+        assert digest in (place / "nets" / f"tiny.{form}.md").read_text("utf-8")
     info = run(place, "models", "info", told["path"])
     assert "causal_preview network of the training tiny" in info.stdout
+    assert f"present in {place / 'nets'}" in info.stdout.replace("\n", "")
 
 
 def test_the_running_mean_is_exported(trained: Path, place: Path) -> None:
@@ -157,9 +163,14 @@ def test_ctrl_c_saves_and_says_how_to_go_on(place: Path) -> None:
 
 def test_what_can_not_be_is_refused(place: Path) -> None:
     (place / "bad.toml").write_text(CONFIG.replace("seed", "sead"), encoding="utf-8")
+    (place / "aimless.toml").write_text(f"{CONFIG}\n[losses]\nsdr = 0.0\nmagnitude = 0.0\n", encoding="utf-8")
+    (place / "broken").mkdir()
+    (place / "broken" / "last.pt").write_text("hello", encoding="utf-8")
     for arguments, status, code in (
         (("train", "bad.toml"), 2, "config.train"),
         (("train", "gone.toml"), 2, "config.train"),
+        (("train", "aimless.toml"), 2, "config.train"),
+        (("train", "tiny.toml", "-o", "broken"), 4, "model.unreadable"),
         (("models", "export", "songs"), 4, "model.missing"),
         (("models", "export"), 2, "usage"),
     ):

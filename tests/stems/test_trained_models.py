@@ -16,15 +16,19 @@ import soundfile
 import torch
 
 import revithion_stems
+from multitracks import write_song
 from program import lines, run
 from revithion_stems.audio import AudioBuffer
 from revithion_stems.catalog import Licence
 from revithion_stems.engines.trained_torch import load_network, separate
 from revithion_stems.errors import ModelError, RequestError
+from revithion_stems.evaluation import METRICS, evaluate, open_estimators
 from revithion_stems.models import architectures
 from revithion_stems.network_files import NetworkFacts, delivered_stems, open_network_file, read_facts
 from revithion_stems.requests import SeparationRequest
+from revithion_stems.training.datasets.folder import open_folder
 from revithion_stems.training.exporting import write_network
+from revithion_stems.weights import ModelStore
 
 PREVIEW = {"channels": 4, "blocks": 1}
 BSRNN = {"stems": ["vocals"], "dim": 4, "blocks": 1, "bands": [[4000.0, 2000.0]]}
@@ -93,6 +97,29 @@ def test_the_engine_gives_what_the_network_gives(preview: Path) -> None:
     np.testing.assert_allclose(expected.sum(0), mix.samples, atol=2e-6)
 
 
+def test_evaluation_names_a_file_by_its_path_beside_a_model_of_its_name(tmp_path: Path) -> None:
+    path = str(written(tmp_path / "preview.safetensors", "causal_preview", PREVIEW))
+    with pytest.raises(ModelError, match="no such file"):
+        open_estimators([str(tmp_path / "none.safetensors")], store=ModelStore(offline=True))
+    songs = open_folder(
+        write_song(tmp_path / "songs" / "one", 1, 1.0).parent,
+        stems=("drums", "bass", "other", "vocals"),
+        sample_rate=44_100,
+        cache=tmp_path / "cache",
+    )
+    report = evaluate(songs, open_estimators([path, "preview"], store=ModelStore(offline=True)), dataset="one")
+    assert [model.model for model in report.models] == [path, "preview"]
+    figures = [model.value(METRICS[1]) for model in report.models]
+    assert np.isfinite(figures).all()
+    assert figures[0] != figures[1]
+
+
+def test_a_graph_for_live_is_told_from_a_file_that_separates() -> None:
+    with pytest.raises(ModelError, match="graph for `live`") as caught:
+        revithion_stems.separate(noise(), model="nets/preview.onnx")
+    assert ".safetensors" in (caught.value.hint or "")
+
+
 def test_a_network_for_one_stem_leaves_the_rest(tmp_path: Path) -> None:
     path = written(tmp_path / "voice.safetensors", "bsrnn", BSRNN)
     mix = noise(12_000)
@@ -157,8 +184,9 @@ def test_what_a_file_says_does_not_need_torch(preview: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"blocks": 200_000}, "larger than the file"),
-        ({"channels": 200_000}, "larger than the file"),
+        ({"blocks": 64}, "larger than the file"),
+        ({"channels": 60_000}, "larger than the file"),
+        ({"blocks": 200_000}, "<= 64"),
         ({"channels": 8}, "does not fit"),
         ({"blocks": 2}, "does not fit"),
         ({"channels": 10**9}, "out of range"),

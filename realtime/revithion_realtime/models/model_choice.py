@@ -15,6 +15,7 @@ from revithion_stems.catalog import Architecture, ModelSpec, load_catalog
 from revithion_stems.errors import LiveError
 from revithion_stems.events import CancelToken, EventCallback, EventStream
 from revithion_stems.model_loading import choose_model, load_model
+from revithion_stems.network_files import is_network_file
 from revithion_stems.requests import SeparationRequest, plan_stems
 from revithion_stems.separator import LoadedModel
 from revithion_stems.weights import ModelStore, Presence
@@ -155,7 +156,9 @@ def make_processor(model: str, *, look_back_hop_s: float = 1.0, on_event: EventC
         names = ", ".join(known.name for known in live_models())
         raise LiveError(
             f"there is no live model {model!r} (there are: {names}, or the path of a causal network, .onnx)",
-            hint="Correct its name; `revithion-stems models list` says what each one does.",
+            hint="Export it for `live`: `revithion-stems models export RUN_FOLDER --to onnx`, causal networks only."
+            if is_network_file(model)
+            else "Correct its name; `revithion-stems models list` says what each one does.",
             code="live.model",
         )
     from revithion_realtime.models.look_back import LookBack, with_live_segment

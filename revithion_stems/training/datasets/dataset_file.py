@@ -60,7 +60,7 @@ def read_dataset_file(folder: Path) -> DatasetFile:
     path = folder / DATASET_FILE
     try:
         content = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return DatasetFile()
     except (OSError, UnicodeDecodeError) as exc:
         raise _unusable(path, str(exc)) from exc

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from revithion_stems.audio import Float32
 from revithion_stems.audio_files import AUDIO_SUFFIXES
-from revithion_stems.errors import InputError, RequestError
+from revithion_stems.errors import InputError
 from revithion_stems.training.datasets.dataset_file import DatasetFile, read_dataset_file
 from revithion_stems.training.datasets.dataset_progress import DatasetProgress, ProgressCallback
 from revithion_stems.training.datasets.decoded_cache import DecodedAudio, DecodedCache
+from revithion_stems.training.datasets.decoded_multitrack import DecodedMultitrack, join_parts
 from revithion_stems.training.datasets.multitrack import Origin
 
 ACCOMPANIMENT = "accompaniment"
@@ -34,55 +33,6 @@ EXTRA_STEMS = frozenset(
 
 MIX_NAMES = frozenset(("mix", "mixture", "linear_mixture"))
 """Files that are left out: the mix is the sum of the stems."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodedMultitrack:
-    """A song whose files are in the cache: a :class:`~revithion_stems.training.datasets.multitrack.Multitrack`.
-
-    It can go to other processes. Any thread.
-
-    Attributes:
-        name: For people, unique within its dataset.
-        frames: Length of the longest stem; the others are silent from their end on.
-        sample_rate: Hz.
-        parts: Stem → the files that it is the sum of; none for one that is silent.
-        origin: Where it comes from.
-    """
-
-    name: str
-    frames: int
-    sample_rate: int
-    parts: Mapping[str, tuple[DecodedAudio, ...]]
-    origin: Origin
-
-    @property
-    def stems(self) -> tuple[str, ...]:
-        """That are known."""
-        return tuple(self.parts)
-
-    def read(self, stem: str, start: int, frames: int) -> Float32:
-        """Part of a stem as float32 ``[2, frames]``, from ``start`` on; mono sources on both sides.
-
-        Raises:
-            RequestError: The stem is not known, or the span leaves the song.
-            InputError: A file of the cache was removed meanwhile.
-        """
-        if stem not in self.parts or start < 0 or frames < 0 or start + frames > self.frames:
-            raise RequestError(
-                f"{self.name}: frames {start} to {start + frames} of {stem!r} (it has 0 to {self.frames} of "
-                f"{', '.join(self.parts)})",
-                hint="Ask for a part of a stem that it has.",
-                code="request.span",
-            )
-        files = self.parts[stem] or (_SILENCE,)
-        samples = files[0].read(start, frames)
-        for file in files[1:]:
-            samples += file.read(start, frames)
-        return samples
-
-
-_SILENCE = DecodedAudio(path=Path(), offset=0, channels=1, frames=0, exponent=0)
 
 
 def open_folder(
@@ -125,14 +75,9 @@ def open_folder(
     origin = origin or about.origin(path)
     decoded = DecodedCache(cache, sample_rate=sample_rate)
     chosen = [folder for folder in _folders(path) if choose is None or choose(folder.name)]
-    songs = [(folder, files) for folder in chosen if (files := _audio_files(folder))]
+    songs = [(folder, files) for folder in chosen if (files := audio_files(folder))]
     if not songs:
-        raise InputError(
-            f"{path} has no songs{'' if choose is None else ' of the names that are wanted'}: no folders with audio "
-            "files in them",
-            hint="Make a folder for each song, and in it a file for each stem, such as vocals.wav.",
-            code="input.no_songs",
-        )
+        raise _no_songs(path, {folder.name for folder in _folders(path)} - {folder.name for folder in chosen})
     opened: list[DecodedMultitrack] = []
     for folder, files in songs:
         notices: list[str] = []
@@ -153,24 +98,6 @@ def open_folder(
                 )
             )
     return tuple(opened)
-
-
-def join_parts(
-    *, name: str, parts: Mapping[str, tuple[DecodedAudio, ...]], sample_rate: int, origin: Origin
-) -> DecodedMultitrack:
-    """A song of decoded files; its length is that of the longest.
-
-    Raises:
-        InputError: It has no files at all.
-    """
-    frames = max((file.frames for files in parts.values() for file in files), default=0)
-    if frames == 0:
-        raise InputError(
-            f"{name} ({origin.dataset}) has no stems that can be used",
-            hint="Put at least one stem there, or remove the folder.",
-            code="input.empty",
-        )
-    return DecodedMultitrack(name=name, frames=frames, sample_rate=sample_rate, parts=dict(parts), origin=origin)
 
 
 def assign_files(files: tuple[Path, ...], stems: tuple[str, ...], about: DatasetFile) -> dict[str, tuple[Path, ...]]:
@@ -240,22 +167,44 @@ def _decode(cache: DecodedCache, file: Path, notices: list[str]) -> DecodedAudio
     return decoded
 
 
+def _no_songs(path: Path, passed_over: set[str]) -> InputError:
+    if passed_over:
+        return InputError(
+            f"{path} has no songs of the names that are wanted (it has: {', '.join(sorted(passed_over)[:8])})",
+            hint="Correct the patterns of songs to use and to leave out.",
+            code="input.no_songs",
+        )
+    return InputError(
+        f"{path} has no songs: no folders with audio files in them",
+        hint="Make a folder for each song, and in it a file for each stem, such as vocals.wav.",
+        code="input.no_songs",
+    )
+
+
 def _folders(path: Path) -> list[Path]:
+    return [entry for entry in entries(path) if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def audio_files(folder: Path) -> tuple[Path, ...]:
+    """The audio files of a folder, by name, without hidden ones; raises as :func:`entries`."""
+    return tuple(
+        file
+        for file in entries(folder)
+        if file.suffix.lower() in AUDIO_SUFFIXES and not file.name.startswith(".") and file.is_file()
+    )
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, by name.
+
+    Raises:
+        InputError: It isn't there, isn't a folder, or is closed to us.
+    """
     try:
-        return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(folder.iterdir())
     except OSError as exc:
         raise InputError(
-            f"{path} can't be read as a folder: {exc.strerror or exc}",
-            hint="Name the folder that holds the songs' folders.",
+            f"{folder} can't be read as a folder: {exc.strerror or exc}",
+            hint="Name the folder that holds the songs' folders, and see that it may be read.",
             code="input.missing",
         ) from exc
-
-
-def _audio_files(folder: Path) -> tuple[Path, ...]:
-    return tuple(
-        sorted(
-            file
-            for file in folder.iterdir()
-            if file.suffix.lower() in AUDIO_SUFFIXES and not file.name.startswith(".") and file.is_file()
-        )
-    )

@@ -17,7 +17,8 @@ from revithion_stems.av_container import DECODERS, MediaFile, not_audio
 from revithion_stems.errors import EngineError, InputError, RequestError
 from revithion_stems.training.datasets.dataset_progress import DatasetProgress, ProgressCallback
 from revithion_stems.training.datasets.decoded_cache import DecodedAudio, DecodedCache, source_digest
-from revithion_stems.training.datasets.folder import DecodedMultitrack, join_parts, stem_for
+from revithion_stems.training.datasets.decoded_multitrack import DecodedMultitrack, join_parts
+from revithion_stems.training.datasets.folder import entries, stem_for
 from revithion_stems.training.datasets.multitrack import Origin
 
 _LICENCE = "MUSDB18: for research and education only; songs under their authors' terms, many CC BY-NC-SA"
@@ -114,7 +115,7 @@ def _setup() -> dict[str, Any]:
 def _tracks(path: Path, setup: dict[str, Any], subset: str, split: str | None, is_wav: bool) -> list[_Track]:
     found: list[_Track] = []
     folder = path / subset
-    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
+    for entry in entries(folder) if folder.is_dir() else []:
         name = entry.name if is_wav else entry.name.removesuffix(_MP4)
         if not (_has_wav(entry, setup) if is_wav else entry.name.endswith(_MP4) and entry.is_file()):
             continue

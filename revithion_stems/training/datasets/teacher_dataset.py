@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from revithion_stems.api import separate_to_files
-from revithion_stems.audio_files import AUDIO_SUFFIXES
 from revithion_stems.catalog import ModelSpec, load_catalog
 from revithion_stems.errors import InputError, RequestError
 from revithion_stems.events import CancelToken
@@ -22,6 +21,7 @@ from revithion_stems.requests import SeparationRequest
 from revithion_stems.store import ContentStore
 from revithion_stems.training.datasets.dataset_file import DatasetFile, publish_song, write_dataset_file
 from revithion_stems.training.datasets.dataset_progress import DatasetProgress, ProgressCallback
+from revithion_stems.training.datasets.folder import audio_files, entries
 from revithion_stems.weights import ModelStore
 
 _FLAC = OutputFormat(container=Container.FLAC, bit_depth=BitDepth.INT16)
@@ -129,9 +129,9 @@ def find_lessons(places: Sequence[Path], parts: Mapping[str, str], main: str = "
         if place.is_file():
             found.append(Lesson(name=safe_component(place.stem), mix=place, parts={}))
         elif parts:
-            found += [lesson for folder in sorted(place.iterdir()) if (lesson := _in_parts(folder, parts, main))]
+            found += [lesson for folder in entries(place) if (lesson := _in_parts(folder, parts, main))]
         else:
-            found += [Lesson(name=safe_component(file.stem), mix=file, parts={}) for file in _audio_files(place)]
+            found += [Lesson(name=safe_component(file.stem), mix=file, parts={}) for file in audio_files(place)]
     if not found:
         raise InputError(
             f"no songs in {', '.join(map(str, places))}",
@@ -153,7 +153,7 @@ def find_lessons(places: Sequence[Path], parts: Mapping[str, str], main: str = "
 def _in_parts(folder: Path, parts: Mapping[str, str], main: str) -> Lesson | None:
     if not folder.is_dir():
         return None
-    files = {file.stem.lower(): file for file in _audio_files(folder)}
+    files = {file.stem.lower(): file for file in audio_files(folder)}
     if main.lower() not in files:
         return None
     return Lesson(
@@ -161,10 +161,6 @@ def _in_parts(folder: Path, parts: Mapping[str, str], main: str) -> Lesson | Non
         mix=files[main.lower()],
         parts={name.lower(): files[name.lower()] for name in parts if name.lower() in files},
     )
-
-
-def _audio_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file())
 
 
 def _about(
