@@ -82,7 +82,7 @@ def test_everything_is_on_a_screen_of_80_by_24():
     assert len(lines) == 24
     for seen in (
         *STEMS,
-        *("PLAYING", "dsp", "none (clock)", "● REC takes/take-1"),
+        *("PLAYING", "preview", "none (clock)", "● REC takes/take-1"),
         *("PREVIEW", "DRY", "MASTER", "off", "+0.0 dB", "pan L 30", "flt HP 40", "flt open"),
         *("48000 Hz, blocks of 256", "0.41 of 5.33 ms", "90 %", "7 (2 ×)", "4 (3 / 1)", "scenes  1  2", "? keys"),
     ):
