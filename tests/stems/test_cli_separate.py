@@ -259,7 +259,7 @@ def test_auto_says_which_model_and_why(place):
     write(place / "song.wav", 500)
     done = run(place, "separate", "song.wav")
     assert done.returncode == 0
-    assert re.search(r"model dsp: .*htdemucs_ft is not here and the network is off", done.stderr)
+    assert re.search(r"model preview: .*htdemucs_ft is not here and the network is off", done.stderr)
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -89,8 +89,9 @@ def expected(
     net: CausalPreview, spectra: torch.Tensor, state: torch.Tensor | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     with torch.no_grad():
-        masks, after = net(spectra, state)
-    return (masks * spectra[:, None])[0].numpy(), after.numpy()
+        columns = spectra.transpose(1, 2)  # [1, T, 2, F]
+        masks, after = net(columns, state)  # [1, T, S, 2, F]
+    return (masks * columns.unsqueeze(2))[0].permute(1, 2, 0, 3).numpy(), after.numpy()
 
 
 # --- the graph ------------------------------------------------------------------------------------------------------
@@ -188,8 +189,8 @@ def test_the_engine_is_the_network_between_the_transforms(
     later = torch.from_numpy(np.pad(mix, ((0, 0), (0, design.synthesis_frames))))
     spectra = analyse(design, later)
     with torch.no_grad():
-        masks, _ = small_net(spectra[None])
-    wanted = synthesise(design, masks[0] * spectra, frames).numpy()
+        masks, _ = small_net(spectra.transpose(0, 1)[None])  # [1, T, S, 2, F]
+    wanted = synthesise(design, masks[0].permute(1, 2, 0, 3) * spectra, frames).numpy()
     np.testing.assert_allclose(stems, wanted, atol=2e-6)
     assert stems.dtype == np.float32
 

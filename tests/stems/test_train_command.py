@@ -163,7 +163,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(place: Path) -> None:
 
 def test_what_can_not_be_is_refused(place: Path) -> None:
     (place / "bad.toml").write_text(CONFIG.replace("seed", "sead"), encoding="utf-8")
-    (place / "aimless.toml").write_text(f"{CONFIG}\n[losses]\nsdr = 0.0\nmagnitude = 0.0\n", encoding="utf-8")
+    (place / "aimless.toml").write_text(f"{CONFIG}\n[losses]\nerror = 0.0\n", encoding="utf-8")
     (place / "broken").mkdir()
     (place / "broken" / "last.pt").write_text("hello", encoding="utf-8")
     for arguments, status, code in (

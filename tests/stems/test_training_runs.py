@@ -154,7 +154,13 @@ def same_state(ours: Path, theirs: Path) -> None:
 
 def told(progress: Progress) -> tuple[Any, ...]:
     """All of it but the time."""
-    return progress.step, progress.best_mean_db, progress.best_step, progress.stale, progress.sdr_db, progress.songs
+    figures = [
+        progress.best_mean_db,
+        *progress.sdr_db.values(),
+        *(v for s in progress.songs.values() for v in s.values()),
+    ]
+    # Sums of squares depend on where an array lies in memory, in their last digits.
+    return progress.step, progress.best_step, progress.stale, [None if v is None else round(v, 6) for v in figures]
 
 
 @pytest.fixture(scope="module")
@@ -246,8 +252,8 @@ def test_a_stop_before_the_last_validation_does_not_lose_it(place: Path, tmp_pat
 def test_what_a_step_tells(place: Path, tmp_path: Path) -> None:
     events = [event for event in run(config(place, steps=3), tmp_path) if isinstance(event, StepDone)]
     for event in events:
-        assert set(event.losses) == {"total", "sdr", "magnitude"}
-        assert event.losses["total"] == pytest.approx(event.losses["sdr"] + 0.5 * event.losses["magnitude"])
+        assert set(event.losses) == {"total", "error"}
+        assert event.losses["total"] == pytest.approx(event.losses["error"])
         assert event.gradient_norm > 0
         assert event.learning_rate > 0
     left = [event.seconds_left for event in events]
