@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from revithion_stems.audio import Float32
 from revithion_stems.models.causal_preview import CausalPreview
 from revithion_stems.models.spectrogram import columns_first, columns_of, overlapped
 from revithion_stems.models.stft_design import StftDesign
+from revithion_stems.overlap_add import OverlapAdd
 from revithion_stems.training.losses import Estimates, Masked
 
 OFFLINE_DESIGN = StftDesign(analysis_frames=2048, synthesis_frames=2048, hop_frames=512)
@@ -73,17 +78,12 @@ def _causal_song(network: CausalPreview, mix: Tensor, chunk_frames: int) -> Tens
 
 
 def _offline_song(network: nn.Module, mix: Tensor, chunk_frames: int) -> Tensor:
-    frames, step = mix.shape[1], max(1, chunk_frames // 2)
-    fade = torch.minimum(torch.arange(1, chunk_frames + 1), torch.arange(chunk_frames, 0, -1)).to(mix)
-    weights = mix.new_zeros(frames)
-    total: Tensor | None = None
-    for start in range(0, max(1, frames - step), step):
-        part = mix[:, start : start + chunk_frames]
-        size = part.shape[1]
-        stems = network(nn.functional.pad(part, (0, chunk_frames - size)).unsqueeze(0))[0]  # [S, 2, chunk]
-        if total is None:
-            total = mix.new_zeros(stems.shape[0], 2, frames)
-        total[..., start : start + size] += stems[..., :size] * fade[:size]
-        weights[start : start + size] += fade[:size]
-    assert total is not None
-    return total / weights
+    """As `separate` does it, with half a segment of overlap."""
+    config: Any = network.config
+
+    def run(segment: Float32) -> Float32:
+        return network(torch.from_numpy(segment).to(mix).unsqueeze(0))[0].cpu().numpy()
+
+    adder = OverlapAdd(run, channels=2, stems=len(config.stems), segment_frames=chunk_frames, overlap=0.5, fixed=True)
+    parts = [*adder.feed(mix.cpu().numpy()), *adder.finish()]
+    return torch.from_numpy(np.concatenate(parts, axis=-1)).to(mix)
