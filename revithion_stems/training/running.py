@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
@@ -59,7 +60,7 @@ def train(
         try:
             return Trainer(config, run_folder, on_event=on_event, cancel=cancel, rank=rank, processes=world).run()
         finally:
-            torch.distributed.destroy_process_group()
+            _leave_group()
     if processes == 1:
         return Trainer(config, run_folder, on_event=on_event, cancel=cancel).run()
     return _train_in_several(config, run_folder, on_event, cancel, processes)
@@ -125,7 +126,12 @@ def _one_of_several(
         if not stop.is_set():
             events.put(exc)
     finally:
-        torch.distributed.destroy_process_group()
+        _leave_group()
+
+
+def _leave_group() -> None:
+    gc.collect()  # DDP's module is part of a cycle and holds the group, whose threads may not live on to the exit
+    torch.distributed.destroy_process_group()
 
 
 class _SharedToken(CancelToken):
