@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from revithion_stems.training.train_config import OptimiserConfig
+from revithion_stems.training.muon import Muon
+from revithion_stems.training.train_config import OptimiserConfig, OptimiserKind
 
 
-def make_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
-    """AdamW whose decay leaves out vectors: biases and norms.
+def make_optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
+    """What moves the weights. Its decay leaves out vectors: biases and norms.
 
-    Source: Loshchilov, Hutter 2019: Decoupled weight decay regularization, arXiv 1711.05101.
+    Sources: AdamW is of Loshchilov, Hutter 2019: Decoupled weight decay regularization, arXiv 1711.05101; see
+    :mod:`revithion_stems.training.muon` for the other.
     """
+    if config.kind is OptimiserKind.MUON:
+        return Muon(network, learning_rate=config.learning_rate, weight_decay=config.weight_decay, betas=config.betas)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},

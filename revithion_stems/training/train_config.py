@@ -50,12 +50,20 @@ class LossWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("one loss at least must have a weight above 0")
 
 
+class OptimiserKind(enum.Enum):
+    """What moves the weights."""
+
+    ADAMW = "adamw"
+    MUON = "muon"
+
+
 class OptimiserConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """AdamW, and how its rate goes: a rise, a plateau, a fall to zero at the end.
+    """What moves the weights, and how its rate goes: a rise, a plateau, a fall to zero at the end.
 
     Attributes:
+        kind: AdamW, or Muon, which learns faster per step and has AdamW for vectors.
         learning_rate: Of the plateau.
-        weight_decay: Of AdamW, on matrices; biases and norms have none.
+        weight_decay: On matrices; biases and norms have none.
         betas: Of AdamW.
         warmup_steps: Of the rise.
         decay_steps: Of the fall; it ends with the last step.
@@ -64,6 +72,7 @@ class OptimiserConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         ema_decay: Of the running mean of the weights, which is what is validated and exported.
     """
 
+    kind: OptimiserKind = OptimiserKind.ADAMW
     learning_rate: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1e-3
     weight_decay: Weight = 1e-2
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)

@@ -127,6 +127,13 @@ class Trainer:
                     hint=f"Begin another run, in another folder, with initial = {str(last)!r}.",
                     code="model.unreadable",
                 )
+            if begun.config.optimiser.kind is not self._config.optimiser.kind:
+                raise ConfigError(
+                    f"{last} was trained with {begun.config.optimiser.kind.value}, whose state is of no use to "
+                    f"{self._config.optimiser.kind.value}",
+                    hint=f"Begin another run, in another folder, with initial = {str(last)!r}.",
+                    code="config.train",
+                )
             self._mean.network.load_state_dict(begun.mean)
             self._optimiser.load_state_dict(begun.optimiser)
             self._progress = begun.progress

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import psutil
@@ -13,13 +12,13 @@ from daemon_program import noise
 from revithion_bridge import connect
 from revithion_stems.jobs import JobState
 
-JOBS = int(os.environ.get("REVITHION_TEST_SOAK", "500"))
 WARM = 50
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_memory_and_descriptors_stay(daemon, tmp_path, capsys):
+@pytest.mark.parametrize("jobs", [200, pytest.param(5000, marks=pytest.mark.long)])
+def test_memory_and_descriptors_stay(daemon, tmp_path, capsys, jobs: int):
     """All kinds of ends: computed, from the cache, failed, cancelled; with spans and without."""
     (worker,) = daemon.worker_pids()
     processes = {"daemon": psutil.Process(daemon.pid), "worker": psutil.Process(worker)}
@@ -32,7 +31,7 @@ def test_memory_and_descriptors_stay(daemon, tmp_path, capsys):
 
     after: dict[int, dict[str, tuple[int, int]]] = {}
     with connect(client="soak", timeout_s=30.0) as client:
-        for number in range(1, JOBS + 1):
+        for number in range(1, jobs + 1):
             song = noise(tmp_path / "songs" / f"{number % 40}.wav", 1.0, seed=number % 400)
             kind = number % 10
             source = song if kind != 7 else tmp_path / "missing.wav"
@@ -42,7 +41,7 @@ def test_memory_and_descriptors_stay(daemon, tmp_path, capsys):
             state = client.wait(info.id, timeout_s=60.0).state
             expected = {7: {JobState.FAILED}, 8: {JobState.CANCELLED, JobState.DONE}}.get(kind, {JobState.DONE})
             assert state in expected
-            if number in (WARM, JOBS) or number % 100 == 0:
+            if number in (WARM, jobs) or number % 100 == 0:
                 after[number] = sizes()
         assert client.status().workers[0].pid == worker
     figures = {
@@ -53,7 +52,7 @@ def test_memory_and_descriptors_stay(daemon, tmp_path, capsys):
     with capsys.disabled():
         print(f"\nsoak: {json.dumps(figures)}")
     for name in processes:
-        (rss_before, fds_before), (rss_after, fds_after) = after[WARM][name], after[JOBS][name]
+        (rss_before, fds_before), (rss_after, fds_after) = after[WARM][name], after[jobs][name]
         assert rss_after <= rss_before * 1.05, figures
         assert fds_after <= fds_before, figures
     assert not list(Path(tmp_path).rglob("*.part"))

@@ -22,7 +22,6 @@ from revithion_stems.events import CancelToken, JobProgress, Notice
 from revithion_stems.store import ContentStore
 
 RATE = 44_100
-KILLS = 30
 PROGRAM = [sys.executable, "-c", "from revithion_stems.cli.main import main; main()"]
 
 
@@ -64,7 +63,8 @@ def hidden(folder: Path) -> list[Path]:
 
 
 @pytest.mark.slow
-def test_thirty_kills_at_random_moments(tmp_path):
+@pytest.mark.parametrize("kills", [15, pytest.param(30, marks=pytest.mark.long)])
+def test_kills_at_random_moments(tmp_path, kills: int):
     song = write_song(tmp_path / "song.wav", 40.0)
     rng = random.Random(7)
     wanted, took_s = {}, {}
@@ -77,7 +77,7 @@ def test_thirty_kills_at_random_moments(tmp_path):
         wanted[name] = digests(tmp_path / f"whole-{name}")
         assert wanted[name]
     killed = resumed = rounds = 0
-    while killed < KILLS:
+    while killed < kills:
         name = formats[rounds % len(formats)]
         rounds += 1
         out, cache = tmp_path / f"out{rounds}", tmp_path / f"cache{rounds}"
