@@ -18,7 +18,7 @@ from revithion_stems.engines.torch_errors import torch_errors
 from revithion_stems.errors import ConfigError, ModelError
 from revithion_stems.models import architectures
 from revithion_stems.models.causal_preview import CausalPreview
-from revithion_stems.models.spectrogram import columns_first, synthesise
+from revithion_stems.models.causal_song import separate_causally
 from revithion_stems.network_files import NetworkFacts, read_facts
 
 
@@ -78,12 +78,7 @@ def separate(network: nn.Module, mix: Tensor) -> Tensor:
     """
     if not isinstance(network, CausalPreview):
         return network(mix)
-    design = network.config.design
-    lead = design.synthesis_frames - design.hop_frames  # the last frames are complete only when as many have followed
-    columns = columns_first(design, nn.functional.pad(mix, (0, lead)))  # [B, T, 2, F]
-    masks, _ = network(columns)  # [B, T, S, 2, F]
-    stems = (masks * columns.unsqueeze(2)).movedim(1, -2)  # [B, S, 2, T, F]
-    return synthesise(design, stems, mix.shape[-1])
+    return separate_causally(network, mix, chunk_frames=mix.shape[-1] + network.config.synthesis_frames)
 
 
 def load_network(path: Path) -> tuple[nn.Module, NetworkFacts]:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from revithion_stems.audio import Float32
 from revithion_stems.models.causal_preview import CausalPreview
-from revithion_stems.models.spectrogram import columns_first, columns_of, overlapped
+from revithion_stems.models.causal_song import separate_causally
+from revithion_stems.models.spectrogram import columns_first
 from revithion_stems.models.stft_design import StftDesign
 from revithion_stems.overlap_add import OverlapAdd
 from revithion_stems.training.losses import Estimates, Masked
@@ -54,27 +55,8 @@ def separate_song(network: nn.Module, mix: Tensor, *, chunk_frames: int) -> Tens
         float32 ``[S, 2, n]``, without delay.
     """
     if isinstance(network, CausalPreview):
-        return _causal_song(network, mix, chunk_frames)
+        return separate_causally(network, mix.unsqueeze(0), chunk_frames=chunk_frames)[0]
     return _offline_song(network, mix, chunk_frames)
-
-
-def _causal_song(network: CausalPreview, mix: Tensor, chunk_frames: int) -> Tensor:
-    design = network.config.design
-    hop = design.hop_frames
-    lead = design.synthesis_frames - hop  # the last frames are complete only when as many have followed
-    chunk = -(-chunk_frames // hop) * hop
-    frames = mix.shape[1]
-    chunks = -(-(frames + lead) // chunk)
-    before = design.analysis_frames - hop
-    padded = nn.functional.pad(mix, (before, chunks * chunk - frames))
-    out = mix.new_zeros(len(network.config.stems), 2, lead + chunks * chunk)
-    state: Tensor | None = None
-    for start in range(0, chunks * chunk, chunk):
-        columns = columns_of(design, padded[:, start : start + before + chunk]).transpose(0, 1)  # [T, 2, F]
-        masks, state = network(columns.unsqueeze(0), state)  # [1, T, S, 2, F]
-        stems = (masks[0] * columns.unsqueeze(1)).permute(1, 2, 0, 3)  # [S, 2, T, F]
-        out[..., start : start + lead + chunk] += overlapped(design, stems)
-    return out[..., lead : lead + frames]
 
 
 def _offline_song(network: nn.Module, mix: Tensor, chunk_frames: int) -> Tensor:
