@@ -17,7 +17,7 @@ def torch_errors(device: str) -> Generator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as exc:
-        if isinstance(exc, MemoryError) or any(words in str(exc) for words in _OUT_OF_MEMORY):
+        if is_out_of_memory(exc):
             raise out_of_memory(f"on {device}, in PyTorch") from exc
         reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
         raise EngineError(
@@ -25,3 +25,8 @@ def torch_errors(device: str) -> Generator[None]:
             hint="Use another --engine or --device.",
             code="engine.failed",
         ) from exc
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether what PyTorch raised is that."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)

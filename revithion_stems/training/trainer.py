@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from revithion_stems.config import cache_dir
+from revithion_stems.engines.torch_errors import is_out_of_memory
 from revithion_stems.errors import Cancelled, ConfigError, EngineError, ModelError
 from revithion_stems.events import CancelToken
 from revithion_stems.models.architectures import build, config_of, options_of
@@ -164,7 +165,16 @@ class Trainer:
             for group in self._optimiser.param_groups:
                 group["lr"] = rate
             torch.manual_seed(_step_seed(config.seed, step, self._rank))
-            losses, norm = self._step(separating, feed)
+            try:
+                losses, norm = self._step(separating, feed)
+            except (RuntimeError, MemoryError) as exc:
+                if is_out_of_memory(exc):
+                    raise EngineError(
+                        f"memory ran out on {self._device} in step {step + 1}",
+                        hint="Make batch or seconds of [examples] smaller, and accumulate of [optimiser] larger.",
+                        code="engine.memory",
+                    ) from exc
+                raise
             finite = bool(torch.isfinite(norm))
             failed = 0 if finite else failed + 1
             if failed > _PATIENCE_WITH_NAN:

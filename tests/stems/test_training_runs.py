@@ -309,6 +309,17 @@ def test_gradients_that_are_not_finite_are_left_out(
     assert all(bool(torch.isfinite(tensor).all()) for tensor in (*held.network.values(), *held.mean.values()))
 
 
+def test_memory_that_runs_out_is_said(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(estimates: Estimates, weights: LossWeights) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return torch.empty(1 << 56).sum(), {}
+
+    monkeypatch.setattr("revithion_stems.training.trainer.weighted_loss", too_much)
+    with pytest.raises(EngineError, match="memory ran out on cpu in step 1") as caught:
+        train(config(place, steps=3), tmp_path, on_event=lambda _: None, cancel=CancelToken())
+    assert caught.value.code == "engine.memory"
+    assert "batch" in (caught.value.hint or "")
+
+
 def test_a_training_that_has_diverged_is_given_up(place: Path, tmp_path: Path) -> None:
     settings = config(place, steps=100, validation={"every_steps": 100}, losses={"sdr": 3e38})
     seen: list[TrainEvent] = []
