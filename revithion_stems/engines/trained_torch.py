@@ -78,7 +78,9 @@ def separate(network: nn.Module, mix: Tensor) -> Tensor:
     """
     if not isinstance(network, CausalPreview):
         return network(mix)
-    return separate_causally(network, mix, chunk_frames=mix.shape[-1] + network.config.synthesis_frames)
+    sizes = network.config
+    whole = mix.shape[-1] + sizes.synthesis_frames - sizes.hop_frames
+    return separate_causally(network, mix, chunk_frames=whole)
 
 
 def load_network(path: Path) -> tuple[nn.Module, NetworkFacts]:
