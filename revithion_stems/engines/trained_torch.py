@@ -78,9 +78,7 @@ def separate(network: nn.Module, mix: Tensor) -> Tensor:
     """
     if not isinstance(network, CausalPreview):
         return network(mix)
-    sizes = network.config
-    whole = mix.shape[-1] + sizes.synthesis_frames - sizes.hop_frames
-    return separate_causally(network, mix, chunk_frames=whole)
+    return separate_causally(network, mix)
 
 
 def load_network(path: Path) -> tuple[nn.Module, NetworkFacts]:

@@ -9,13 +9,13 @@ from revithion_stems.models.causal_preview import CausalPreview
 from revithion_stems.models.spectrogram import columns_of, overlapped
 
 
-def separate_causally(network: CausalPreview, mix: Tensor, *, chunk_frames: int) -> Tensor:
+def separate_causally(network: CausalPreview, mix: Tensor, *, chunk_frames: int | None = None) -> Tensor:
     """The stems of mixes, without delay. The network begins with no memory and goes on from chunk to chunk.
 
     Args:
         network: In evaluation mode.
         mix: float32 ``[B, 2, n]``.
-        chunk_frames: Taken at once, rounded up to whole hops: the memory for spectra is bounded by it.
+        chunk_frames: Taken at once, rounded up to whole hops: the memory for spectra is bounded by it. None: all.
 
     Returns:
         float32 ``[B, S, 2, n]``.
@@ -23,8 +23,8 @@ def separate_causally(network: CausalPreview, mix: Tensor, *, chunk_frames: int)
     design = network.config.design
     hop = design.hop_frames
     lead = design.synthesis_frames - hop  # the last frames are complete only when as many have followed
-    chunk = -(-chunk_frames // hop) * hop
     frames = mix.shape[-1]
+    chunk = -(-(chunk_frames or frames + lead) // hop) * hop
     chunks = -(-(frames + lead) // chunk)
     before = design.analysis_frames - hop
     padded = torch.nn.functional.pad(mix, (before, chunks * chunk - frames))

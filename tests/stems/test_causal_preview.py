@@ -25,7 +25,7 @@ SIZES: dict[str, Any] = {
     "bands": ((8, 4), (4, 8), (1, 65)),
 }
 
-CLOSE: dict[str, Any] = {"rtol": 0.0, "atol": 5e-5}
+CLOSE: dict[str, Any] = {"rtol": 0.0, "atol": 2e-5}
 """Float32 through a network whose last weights are eight times as large as they begin; what differs, does by 1e-3."""
 
 
@@ -77,8 +77,8 @@ def test_samples_are_decided_within_the_delay() -> None:
 @given(cuts=st.lists(st.integers(1, 24), max_size=4), batch=st.integers(1, 3), seed=st.integers(0, 9))
 @settings(max_examples=20, deadline=None)
 def test_chunks_with_their_state_are_the_whole(cuts: list[int], batch: int, seed: int) -> None:
-    net = network()
-    columns = columns_of_noise(net, 25, batch=batch, seed=seed)
+    net = network().double()  # in float32 the sums of other shapes differ by up to 2e-5, which is not what is asked
+    columns = columns_of_noise(net, 25, batch=batch, seed=seed).to(torch.complex128)
     with torch.no_grad():
         whole, last = net(columns)
         state, parts = None, []
@@ -86,8 +86,8 @@ def test_chunks_with_their_state_are_the_whole(cuts: list[int], batch: int, seed
         for start, stop in itertools.pairwise(edges):
             masks, state = net(columns[:, start:stop], state)
             parts.append(masks)
-    torch.testing.assert_close(torch.cat(parts, 1), whole, **CLOSE)
-    torch.testing.assert_close(state, last, **CLOSE)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0.0, atol=1e-12)
+    torch.testing.assert_close(state, last, rtol=0.0, atol=1e-12)
 
 
 @pytest.mark.parametrize("chunk_frames", [64, 500, 1_024, 5_000])
